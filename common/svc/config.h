@@ -35,8 +35,10 @@ struct kernel_config {
     bool metrics_enabled, trace_enabled;
     /* secrets */
     char master_source[16], master_env[64], master_file[256];
-    json_object *master; /* the whole masterKey section */
-    json_object *root;   /* the whole file, owns every pointer above */
+    json_object *master; /* the whole masterKey section, NULL if absent */
+    char service_get[8];
+    char legacy[256]; /* keys that are read but have no effect any more, blank-separated: to warn */
+    json_object *root; /* the whole file, owns every pointer above */
 };
 
 /* Reads <root>/etc/kernel.yaml. 0, ERR_CONFIG with *e (an unknown key names line and key), or

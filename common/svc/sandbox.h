@@ -10,7 +10,10 @@ struct sandbox_path {
     const char *path;
     bool write;
 };
-/* NO_NEW_PRIVS, then Landlock (paths may be NULL: no file rules), then seccomp. 0, or -errno with
+/* Landlock ABI of the running kernel, below 1 if there is none. */
+int landlock_abi(void);
+/* A unit with the network but without exec is exposed: it may not signal or limit other processes.
+ * NO_NEW_PRIVS, then Landlock (paths may be NULL: no file rules), then seccomp. 0, or -errno with
  * *missing naming the protection that could not be had (static text); the unit then says
  * svc_degraded(*missing). */
 int sandbox_enter(unsigned flags, const struct sandbox_path *paths, const char **missing);

@@ -12,6 +12,7 @@
 #include "common/ipc/client.h"
 #include "common/ipc/server.h"
 #include "common/svc/config.h"
+#include "common/svc/sandbox.h"
 #include "common/svc/unit.h"
 
 /* Who a call is from, as the router stamped it (ipc page, section 4). Borrowed from the call's
@@ -31,7 +32,10 @@ struct caller {
 };
 enum role role_parse(const char *s); /* ROLE_NONE if unknown */
 const char *role_name(enum role r);
-/* The kernel itself (not an agent, not a user). */
+/* Reads params._caller; false (kind CALLER_NONE) if there is none. Pointers live as long as params.
+ */
+bool caller_parse(json_object *params, struct caller *w);
+/* This built-in unit itself (not an agent, not a user). */
 bool caller_is_unit(const struct caller *w, enum unit_id u);
 
 enum {
@@ -67,12 +71,18 @@ struct svc_spec {
     enum unit_id unit;
     const struct method *methods;
     size_t n_methods;
+    /* Requests that no row takes from this peer (the router: every tool call; the kernel: what it
+     * relays). NULL: they are refused. */
+    void (*other)(struct call *c);
     struct loop *(*loop_new)(void); /* NULL: libevent */
     struct server_opts server;      /* zero is the default */
-    int (*init)(void);   /* before the sandbox: read configuration, open files. 0, or an exit status
-                            after logging why */
-    int (*start)(void);  /* in the sandbox, loop and socket exist, not yet registered */
-    void (*ready)(void); /* after READY=1; may be NULL */
+    int (*init)(void); /* before the sandbox: read configuration, open files. 0, or an exit status
+                          after logging why */
+    /* Landlock: the paths this unit keeps, called after init; NULL-ended array. NULL: no file
+     * rules. */
+    const struct sandbox_path *(*paths)(void);
+    int (*start)(void);   /* in the sandbox, loop and socket exist, not yet registered */
+    void (*ready)(void);  /* after READY=1; may be NULL */
     void (*reload)(void); /* SIGHUP notification; may be NULL */
     void (*stop)(
         void); /* SIGTERM: refuse new work; svc_main drains calls, then fini; may be NULL */
