@@ -1,10 +1,12 @@
-/* The built-in agents, compiled into the command so that a new root needs nothing else. Sources: packaging/agents. */
+/* The built-in agents, compiled into the command so that a new root needs nothing else. Sources:
+ * packaging/agents. */
 #include "cli/agents.h"
 
 #include "common/base/util.h"
 
-#define EMBED(symbol, file)                                                                                            \
-    __asm__(".section .rodata\n" #symbol ":\n.incbin \"packaging/agents/" file "\"\n.byte 0\n.previous\n");            \
+#define EMBED(symbol, file)                                                    \
+    __asm__(".section .rodata\n" #symbol ":\n.incbin \"packaging/agents/" file \
+            "\"\n.byte 0\n.previous\n");                                       \
     extern const char symbol[] __asm__(#symbol)
 
 EMBED(kernel_agent_manifest, "kernel.agent/manifest.yaml");

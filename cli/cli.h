@@ -59,24 +59,27 @@ struct cli {
     json_object *config; /* client.yaml, NULL if there is none */
 };
 
-/* Parses the command line into c; 0, or an exit status after saying what is wrong (or help: EX_DONE with c->cmd NULL). */
+/* Parses the command line into c; 0, or an exit status after saying what is wrong (or help: EX_DONE
+ * with c->cmd NULL). */
 int cli_parse(struct cli *c, int argc, char **argv);
 int cli_help(const char *prefix, FILE *out); /* help for all commands that begin with prefix */
 /* Value of a flag, NULL if it was not given. */
 const char *cli_flag(const struct cli *c, const char *name);
 bool cli_has(const struct cli *c, const char *name);
-/* Flag, environment variables (NULL-ended list may be ""), profile, top level of client.yaml, default. */
-const char *cli_setting(const struct cli *c, const char *flag, const char *env, const char *env2, const char *key,
-                        const char *dflt);
+/* Flag, environment variables (NULL-ended list may be ""), profile, top level of client.yaml,
+ * default. */
+const char *cli_setting(const struct cli *c, const char *flag, const char *env, const char *env2,
+                        const char *key, const char *dflt);
 
-/* Says "avix: what: why" (and a hint) on stderr, or one JSON error line with --json; returns exit. */
-int cli_fail(const struct cli *c, int exit, const char *code, const char *hint, const char *fmt, ...)
-    printf_like(5, 6);
+/* Says "avix: what: why" (and a hint) on stderr, or one JSON error line with --json; returns exit.
+ */
+int cli_fail(const struct cli *c, int exit, const char *code, const char *hint, const char *fmt,
+             ...) printf_like(5, 6);
 /* The exit status for an ATP error code. */
 int exit_of_code(const char *code);
 
-/* Prints text of foreign origin: control, bidirectional and invisible characters as \xNN or \u{NNNN}; keeps
- * newlines and tabs if multi. */
+/* Prints text of foreign origin: control, bidirectional and invisible characters as \xNN or
+ * \u{NNNN}; keeps newlines and tabs if multi. */
 void print_safe(FILE *f, const char *s, size_t len, bool multi);
 /* One JSON document and a newline on stdout. */
 void print_json(json_object *o);
@@ -102,7 +105,8 @@ const char *when_text(const char *rfc, char *out, size_t size);
 const char *id_text(const char *id, char *out, size_t size);
 /* 1234567 as "1,234,567". */
 const char *num_text(int64_t n, char *out, size_t size);
-/* Asks a yes/no question on the terminal; EX_USE semantics are the caller's: -1 if there is no terminal. */
+/* Asks a yes/no question on the terminal; EX_USE semantics are the caller's: -1 if there is no
+ * terminal. */
 int ask_yes(const char *question);
 /* Prints an object as "key: value" lines. */
 void print_fields(json_object *o);

@@ -10,12 +10,14 @@
 #include "cli/init.h"
 #include "common/base/args.h"
 #include "common/base/clock.h"
+#include "common/base/err.h"
 #include "common/base/fsx.h"
 
 static int connect_deadline(const char *host, int port, int timeout_ms)
 {
     char service[8];
-    struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV }, *list = NULL;
+    struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV },
+                    *list = NULL;
     snprintf(service, sizeof service, "%d", port);
     if (getaddrinfo(host, service, &hints, &list) != 0)
         return -1;
@@ -28,7 +30,8 @@ static int connect_deadline(const char *host, int port, int timeout_ms)
         socklen_t n = sizeof err;
         struct pollfd p = { .fd = fd, .events = POLLOUT };
         if (connect(fd, a->ai_addr, a->ai_addrlen) < 0 &&
-            (errno != EINPROGRESS || poll(&p, 1, timeout_ms) != 1 || getsockopt(fd, SOL_SOCKET, SO_ERROR, &err, &n) || err))
+            (errno != EINPROGRESS || poll(&p, 1, timeout_ms) != 1 ||
+             getsockopt(fd, SOL_SOCKET, SO_ERROR, &err, &n) || err))
             closep(&fd), fd = -1;
     }
     freeaddrinfo(list);
@@ -41,7 +44,8 @@ int detect_http_get(const char *host, int port, const char *path, int timeout_ms
     if (fd < 0)
         return -ECONNREFUSED;
     char req[512];
-    int n = snprintf(req, sizeof req, "GET %s HTTP/1.0\r\nHost: %s\r\nAccept: application/json\r\n\r\n", path, host);
+    int n = snprintf(req, sizeof req,
+                     "GET %s HTTP/1.0\r\nHost: %s\r\nAccept: application/json\r\n\r\n", path, host);
     if (n < 0 || (size_t)n >= sizeof req || send(fd, req, (size_t)n, MSG_NOSIGNAL) != n)
         return -EIO;
     int64_t end = mono_ms() + timeout_ms;
@@ -73,10 +77,12 @@ struct known {
 static const struct known known[] = {
     { "ANTHROPIC_API_KEY", "anthropic", "anthropic", "https://api.anthropic.com", "text",
       "claude-sonnet-4-6:text claude-opus-4-6:text claude-haiku-4-5-20251001:text" },
-    { "OPENAI_API_KEY", "openai", "openai", "https://api.openai.com", "text, image, speech, transcription, embedding",
+    { "OPENAI_API_KEY", "openai", "openai", "https://api.openai.com",
+      "text, image, speech, transcription, embedding",
       "gpt-4o:text gpt-4o-mini:text gpt-image-1:image tts-1:speech tts-1-hd:speech whisper-1:transcription "
       "text-embedding-3-small:embedding text-embedding-3-large:embedding" },
-    { "XAI_API_KEY", "xai", "openai", "https://api.x.ai/v1", "text", "grok-3:text grok-3-mini:text" },
+    { "XAI_API_KEY", "xai", "openai", "https://api.x.ai/v1", "text",
+      "grok-3:text grok-3-mini:text" },
     { "STABILITY_API_KEY", "stability-ai", "stability-ai", "https://api.stability.ai", "image",
       "stable-image-core:image stable-image-ultra:image" },
     { "ELEVENLABS_API_KEY", "elevenlabs", "elevenlabs", "https://api.elevenlabs.io", "speech",
@@ -106,16 +112,23 @@ static void text_models(const struct known *k, char *first, char *small, size_t 
 
 static void write_known(const struct known *k, const char *indent, struct buf *out)
 {
-    buf_printf(out, "%s- name: %s\n%s  kind: %s\n%s  baseUrl: %s\n%s  modalities: [%s]\n%s  auth: {type: api_key, secretName: %s}\n%s  models:\n",
-               indent, k->name, indent, k->kind, indent, k->base, indent, k->modalities, indent, k->env, indent);
+    buf_printf(
+        out,
+        "%s- name: %s\n%s  kind: %s\n%s  baseUrl: %s\n%s  modalities: [%s]\n%s  auth: {type: api_key, secretName: %s}\n%s  models:\n",
+        indent, k->name, indent, k->kind, indent, k->base, indent, k->modalities, indent, k->env,
+        indent);
     for (const char *p = k->models; *p;) {
         size_t n = strcspn(p, " ");
         const char *colon = memrchr(p, ':', n);
         size_t id = (size_t)(colon - p);
         bool text = n - id == 5;
-        buf_printf(out, "%s    - {id: %.*s, modality: %.*s%s}\n", indent, (int)id, p, (int)(n - id - 1), colon + 1,
-                   !text ? "" : str_eq(k->kind, "anthropic") ? ", contextWindow: 200000, maxOutput: 32000, input: [text, image, document], capabilities: [tool_use]"
-                              : ", contextWindow: 128000, maxOutput: 16000, input: [text, image], capabilities: [tool_use]");
+        buf_printf(
+            out, "%s    - {id: %.*s, modality: %.*s%s}\n", indent, (int)id, p, (int)(n - id - 1),
+            colon + 1,
+            !text ? ""
+            : str_eq(k->kind, "anthropic")
+                ? ", contextWindow: 200000, maxOutput: 32000, input: [text, image, document], capabilities: [tool_use]"
+                : ", contextWindow: 128000, maxOutput: 16000, input: [text, image], capabilities: [tool_use]");
         p += n;
         p += strspn(p, " ");
     }
@@ -141,8 +154,8 @@ static json_object *ollama_models(char *base, size_t size)
     }
     struct buf body = BUF_INIT(1 << 20);
     json_object *o = NULL, *list = NULL;
-    if (detect_http_get(host, (int)port, "/api/tags", 300, &body) == 0 && json_parse(body.data, body.len, &o) == 0 &&
-        json_arr(o, "models")) {
+    if (detect_http_get(host, (int)port, "/api/tags", 300, &body) == 0 &&
+        json_parse(body.data, body.len, &o) == 0 && json_arr(o, "models")) {
         list = json_new_arr();
         json_object *models = json_arr(o, "models");
         for (size_t i = 0; i < json_object_array_length(models); i++) {
@@ -184,7 +197,10 @@ void detect_llm(bool detect, struct buf *out, char *model, char *small_model, si
     }
     json_object *models = detect ? ollama_models(base, sizeof base) : NULL;
     if (models) {
-        buf_printf(&list, "    - name: ollama\n      kind: ollama\n      baseUrl: %s\n      modalities: [text, embedding]\n      auth: {type: none}\n", base);
+        buf_printf(
+            &list,
+            "    - name: ollama\n      kind: ollama\n      baseUrl: %s\n      modalities: [text, embedding]\n      auth: {type: none}\n",
+            base);
         if (*base && !str_starts(base, "http://127.") && !str_starts(base, "http://localhost"))
             buf_adds(&list, "      insecure: true\n");
         if (json_object_array_length(models))
@@ -201,14 +217,19 @@ void detect_llm(bool detect, struct buf *out, char *model, char *small_model, si
             }
         }
     }
-    buf_printf(out,
-               "apiVersion: avix/v1\nkind: LlmConfig\nspec:\n  defaultProviders: {text: %s, embedding: %s}\n  fallback: {text: []}\n  providers:\n",
-               text ? text : "builtin", embed ? embed : "builtin");
+    buf_printf(
+        out,
+        "apiVersion: avix/v1\nkind: LlmConfig\nspec:\n  defaultProviders: {text: %s, embedding: %s}\n  fallback: {text: []}\n  providers:\n",
+        text ? text : "builtin", embed ? embed : "builtin");
     if (list.len)
         buf_add(out, list.data, list.len);
-    buf_adds(out, "    - name: builtin\n      kind: builtin\n      modalities: [text, embedding]\n      auth: {type: none}\n");
+    buf_adds(
+        out,
+        "    - name: builtin\n      kind: builtin\n      modalities: [text, embedding]\n      auth: {type: none}\n");
     if (off.len) {
-        buf_adds(out, "    # Not found in the environment. Set the variable (or store the secret for service:llm) and uncomment:\n");
+        buf_adds(
+            out,
+            "    # Not found in the environment. Set the variable (or store the secret for service:llm) and uncomment:\n");
         buf_add(out, off.data, off.len);
     }
     json_put(models);

@@ -10,9 +10,10 @@
 #include "common/base/fsx.h"
 #include "common/base/yaml.h"
 
-static const char global_flags[] = "json url=URL server-url=URL admin-url=URL identity=NAME credential-file=FILE token=T profile=P "
-                                   "config=FILE ca=FILE fingerprint=SHA256 timeout=S retry=S color=auto|always|never quiet q log=LEVEL "
-                                   "wide no-header columns=A,B help h version V";
+static const char global_flags[] =
+    "json url=URL server-url=URL admin-url=URL identity=NAME credential-file=FILE token=T profile=P "
+    "config=FILE ca=FILE fingerprint=SHA256 timeout=S retry=S color=auto|always|never quiet q log=LEVEL "
+    "wide no-header columns=A,B help h version V";
 
 int cmd_version(struct cli *c)
 {
@@ -100,7 +101,8 @@ static int bad_command(const char *words)
             best = commands[i].path;
         }
     }
-    fprintf(stderr, "avix: unknown command '%s'%s%s%s\n", words, best ? "; did you mean 'avix " : "", best ? best : "",
+    fprintf(stderr, "avix: unknown command '%s'%s%s%s\n", words,
+            best ? "; did you mean 'avix " : "", best ? best : "",
             best ? "'" : "; see 'avix help'");
     return EX_USE;
 }
@@ -119,8 +121,10 @@ int cli_help(const char *prefix, FILE *out)
             fprintf(out, "      flags: --%s\n", m->flags);
     }
     if (shown && len == 0)
-        fprintf(out, "\nMore: avix <group> <command> --help; global flags: --json --url --identity --credential-file "
-                     "--token --profile --config --ca --fingerprint --timeout --retry --color --quiet --wide\n");
+        fprintf(
+            out,
+            "\nMore: avix <group> <command> --help; global flags: --json --url --identity --credential-file "
+            "--token --profile --config --ca --fingerprint --timeout --retry --color --quiet --wide\n");
     return shown ? EX_DONE : bad_command(prefix);
 }
 
@@ -198,7 +202,8 @@ static int parse_flags(struct cli *c, int argc, char **argv, bool any)
     return 0;
 }
 
-/* Words that are no flag and no flag's value, in order. A flag's value is skipped by its kind in any command. */
+/* Words that are no flag and no flag's value, in order. A flag's value is skipped by its kind in
+ * any command. */
 static size_t collect_words(const struct cli *c, int argc, char **argv, char **words, size_t max)
 {
     size_t n = 0;
@@ -235,8 +240,9 @@ static int load_config(struct cli *c)
         str_copy(path, sizeof path, given);
     } else {
         const char *xdg = getenv("XDG_CONFIG_HOME"), *home = getenv("HOME");
-        int n = str_empty(xdg) ? snprintf(path, sizeof path, "%s/.config/avix/client.yaml", home ? home : "")
-                               : snprintf(path, sizeof path, "%s/avix/client.yaml", xdg);
+        int n = str_empty(xdg)
+                    ? snprintf(path, sizeof path, "%s/.config/avix/client.yaml", home ? home : "")
+                    : snprintf(path, sizeof path, "%s/avix/client.yaml", xdg);
         if (n < 0 || (size_t)n >= sizeof path)
             return 0;
     }
@@ -255,7 +261,8 @@ static int load_config(struct cli *c)
         return EX_LOCAL;
     }
     if (json_get(c->config, "credential") && (st.st_mode & 077)) {
-        fprintf(stderr, "avix: %s holds a credential and others can read it\nhint: chmod 600 %s\n", path, path);
+        fprintf(stderr, "avix: %s holds a credential and others can read it\nhint: chmod 600 %s\n",
+                path, path);
         return EX_LOCAL;
     }
     return 0;
@@ -276,7 +283,8 @@ int cli_parse(struct cli *c, int argc, char **argv)
     }
     c->cmd = find_command(words, n, &used);
     if (c->cmd)
-        n = collect_words(c, argc, argv, words, N_ELEMS(words)); /* with the command's own flags this time */
+        n = collect_words(c, argc, argv, words,
+                          N_ELEMS(words)); /* with the command's own flags this time */
     cleanup(freep) char *all = NULL;
     struct buf b = BUF_INIT(4096);
     for (size_t i = 0; i < n; i++)
@@ -284,8 +292,9 @@ int cli_parse(struct cli *c, int argc, char **argv)
     all = buf_take(&b);
     if (help || !c->cmd) {
         bool group = n == 0 || is_group(all);
-        int r = help ? cli_help(c->cmd ? c->cmd->path : all, stdout)
-                     : group ? (cli_help(all, stderr), EX_USE) : bad_command(all);
+        int r = help    ? cli_help(c->cmd ? c->cmd->path : all, stdout)
+                : group ? (cli_help(all, stderr), EX_USE)
+                        : bad_command(all);
         c->cmd = NULL;
         return r;
     }
@@ -325,8 +334,8 @@ bool cli_has(const struct cli *c, const char *name)
     return cli_flag(c, name) != NULL;
 }
 
-const char *cli_setting(const struct cli *c, const char *flag, const char *env, const char *env2, const char *key,
-                        const char *dflt)
+const char *cli_setting(const struct cli *c, const char *flag, const char *env, const char *env2,
+                        const char *key, const char *dflt)
 {
     const char *v = flag ? cli_flag(c, flag) : NULL;
     if (!v && env && !str_empty(getenv(env)))

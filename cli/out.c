@@ -16,9 +16,10 @@ int exit_of_code(const char *code)
         const char *code;
         int exit;
     } map[] = {
-        { "EAUTH", EX_AUTH },       { "EEXPIRED", EX_AUTH },      { "ESESSION", EX_AUTH },  { "EPERM", EX_PERM },
-        { "ENOTFOUND", EX_NOTFOUND }, { "ECONFLICT", EX_CONFLICT }, { "EUSED", EX_CONFLICT }, { "ELIMIT", EX_LIMIT },
-        { "EUNAVAIL", EX_UNAVAIL }, { "EPARSE", EX_PARSE },       { "EINTERNAL", EX_INTERNAL },
+        { "EAUTH", EX_AUTH },     { "EEXPIRED", EX_AUTH },      { "ESESSION", EX_AUTH },
+        { "EPERM", EX_PERM },     { "ENOTFOUND", EX_NOTFOUND }, { "ECONFLICT", EX_CONFLICT },
+        { "EUSED", EX_CONFLICT }, { "ELIMIT", EX_LIMIT },       { "EUNAVAIL", EX_UNAVAIL },
+        { "EPARSE", EX_PARSE },   { "EINTERNAL", EX_INTERNAL },
     };
     for (size_t i = 0; i < N_ELEMS(map); i++)
         if (str_eq(code, map[i].code))
@@ -26,7 +27,8 @@ int exit_of_code(const char *code)
     return EX_INTERNAL;
 }
 
-int cli_fail(const struct cli *c, int exit, const char *code, const char *hint, const char *fmt, ...)
+int cli_fail(const struct cli *c, int exit, const char *code, const char *hint, const char *fmt,
+             ...)
 {
     char *text = NULL;
     va_list ap;
@@ -36,7 +38,8 @@ int cli_fail(const struct cli *c, int exit, const char *code, const char *hint, 
     if (n < 0)
         return exit;
     if (c->json) {
-        json_object *o = json_make("error:o exit:i", json_make("code:s message:s", code, text), (int64_t)exit);
+        json_object *o =
+            json_make("error:o exit:i", json_make("code:s message:s", code, text), (int64_t)exit);
         fprintf(stderr, "%s\n", json_text(o));
         json_put(o);
     } else {
@@ -53,7 +56,11 @@ int cli_fail(const struct cli *c, int exit, const char *code, const char *hint, 
 /* Bytes of the UTF-8 sequence at s and its code point; 0 if malformed. */
 static size_t decode(const unsigned char *s, size_t len, uint32_t *cp)
 {
-    size_t n = s[0] < 0x80 ? 1 : (s[0] & 0xe0) == 0xc0 ? 2 : (s[0] & 0xf0) == 0xe0 ? 3 : (s[0] & 0xf8) == 0xf0 ? 4 : 0;
+    size_t n = s[0] < 0x80             ? 1
+               : (s[0] & 0xe0) == 0xc0 ? 2
+               : (s[0] & 0xf0) == 0xe0 ? 3
+               : (s[0] & 0xf8) == 0xf0 ? 4
+                                       : 0;
     if (n == 0 || n > len || !utf8_valid((const char *)s, n))
         return 0;
     *cp = n == 1 ? s[0] : s[0] & (0x7fU >> n);
@@ -62,11 +69,13 @@ static size_t decode(const unsigned char *s, size_t len, uint32_t *cp)
     return n;
 }
 
-/* Characters that could drive a terminal or hide text: controls, bidirectional marks, zero width, tags. */
+/* Characters that could drive a terminal or hide text: controls, bidirectional marks, zero width,
+ * tags. */
 static bool harmful(uint32_t c)
 {
-    return c < 0x20 || (c >= 0x7f && c < 0xa0) || c == 0xad || c == 0x61c || (c >= 0x200b && c <= 0x200f) ||
-           (c >= 0x2028 && c <= 0x202e) || (c >= 0x2060 && c <= 0x206f) || c == 0xfeff || (c >= 0xfff9 && c <= 0xfffb) ||
+    return c < 0x20 || (c >= 0x7f && c < 0xa0) || c == 0xad || c == 0x61c ||
+           (c >= 0x200b && c <= 0x200f) || (c >= 0x2028 && c <= 0x202e) ||
+           (c >= 0x2060 && c <= 0x206f) || c == 0xfeff || (c >= 0xfff9 && c <= 0xfffb) ||
            (c >= 0xe0000 && c <= 0xe007f);
 }
 
@@ -90,7 +99,8 @@ void print_safe(FILE *f, const char *s, size_t len, bool multi)
 
 void print_json(json_object *o)
 {
-    printf("%s\n", json_object_to_json_string_ext(o, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE));
+    printf("%s\n", json_object_to_json_string_ext(o, JSON_C_TO_STRING_PLAIN |
+                                                         JSON_C_TO_STRING_NOSLASHESCAPE));
 }
 
 void table_init(struct table *t, const struct column *cols, size_t n_cols)
@@ -252,12 +262,12 @@ int ask_yes(const char *question)
 
 void print_fields(json_object *o)
 {
-    json_object_object_foreach(o, key, val)
-    {
+    json_object_object_foreach (o, key, val) {
         const char *s = !val ? "-"
                         : json_object_is_type(val, json_type_string)
                             ? json_object_get_string(val)
-                            : json_object_to_json_string_ext(val, JSON_C_TO_STRING_SPACED | JSON_C_TO_STRING_NOSLASHESCAPE);
+                            : json_object_to_json_string_ext(
+                                  val, JSON_C_TO_STRING_SPACED | JSON_C_TO_STRING_NOSLASHESCAPE);
         printf("%s: ", key);
         print_safe(stdout, s, strlen(s), false);
         putchar('\n');

@@ -1,6 +1,7 @@
 /*
  * avix server config init: a new root. Every file goes through a temporary name and a rename, and
- * auth.conf comes last: its presence means that the root is complete. Needs no daemon and no master key.
+ * auth.conf comes last: its presence means that the root is complete. Needs no daemon and no master
+ * key.
  */
 #include <argon2.h>
 #include <errno.h>
@@ -25,7 +26,8 @@ struct init {
     json_object *files; /* paths written */
 };
 
-static int write_file(struct init *in, const char *rel, const void *data, size_t len, mode_t mode, bool replace)
+static int write_file(struct init *in, const char *rel, const void *data, size_t len, mode_t mode,
+                      bool replace)
 {
     char path[512];
     struct stat st;
@@ -54,17 +56,22 @@ static int write_text(struct init *in, const char *rel, struct buf *b, mode_t mo
 
 static void head(struct init *in, struct buf *b, const char *kind)
 {
-    buf_printf(b, "apiVersion: avix/v1\nkind: %s\nmetadata: {lastUpdated: \"%s\"}\nspec:\n", kind, in->stamp);
+    buf_printf(b, "apiVersion: avix/v1\nkind: %s\nmetadata: {lastUpdated: \"%s\"}\nspec:\n", kind,
+               in->stamp);
 }
 
 static int write_kernel(struct init *in, const char *model, const char *small)
 {
     struct buf b = BUF_INIT(65536);
     head(in, &b, "KernelConfig");
-    buf_printf(&b, "  models: {default: \"%s\", kernel: \"%s\", fallback: \"%s\", temperature: 0.7}\n", model, model, small);
+    buf_printf(&b,
+               "  models: {default: \"%s\", kernel: \"%s\", fallback: \"%s\", temperature: 0.7}\n",
+               model, model, small);
     buf_adds(&b, "  ipc: {maxMessageBytes: 16777216}\n");
-    buf_printf(&b, "  gateway:\n    mode: %s\n    bind: \"%s\"\n    port: 9142\n", in->mode, in->bind);
-    if (strcmp(in->bind, "localhost") != 0 && strcmp(in->bind, "127.0.0.1") != 0 && strcmp(in->bind, "::1") != 0)
+    buf_printf(&b, "  gateway:\n    mode: %s\n    bind: \"%s\"\n    port: 9142\n", in->mode,
+               in->bind);
+    if (strcmp(in->bind, "localhost") != 0 && strcmp(in->bind, "127.0.0.1") != 0 &&
+        strcmp(in->bind, "::1") != 0)
         buf_adds(&b, "    tls: {mode: self-signed}\n");
     else
         buf_adds(&b, "    tls: {mode: \"off\"}\n");
@@ -75,7 +82,9 @@ static int write_kernel(struct init *in, const char *model, const char *small)
         buf_add_json_str(&b, file, strlen(file));
         buf_addc(&b, '\n');
     }
-    static const char *const kms[][2] = { { "kms-key-id", "keyId" }, { "vault-addr", "vaultAddr" }, { "vault-key", "vaultKey" } };
+    static const char *const kms[][2] = { { "kms-key-id", "keyId" },
+                                          { "vault-addr", "vaultAddr" },
+                                          { "vault-key", "vaultKey" } };
     for (size_t i = 0; i < N_ELEMS(kms); i++) {
         const char *v = cli_flag(in->c, kms[i][0]);
         if (v) {
@@ -91,16 +100,19 @@ static int write_lists(struct init *in)
 {
     struct buf b = BUF_INIT(65536);
     head(in, &b, "Users");
-    buf_printf(&b,
-               "  users:\n    - username: %s\n      uid: 1001\n      workspace: /users/%s/workspace\n      crews: []\n"
-               "      additionalTools: []\n      deniedTools: []\n      quota: {tokens: 500000, agents: 5, sessions: 4}\n",
-               in->user, in->user);
+    buf_printf(
+        &b,
+        "  users:\n    - username: %s\n      uid: 1001\n      workspace: /users/%s/workspace\n      crews: []\n"
+        "      additionalTools: []\n      deniedTools: []\n      quota: {tokens: 500000, agents: 5, sessions: 4}\n",
+        in->user, in->user);
     int r = write_text(in, "etc/users.yaml", &b, 0600);
-    static const char *const lists[][3] = { { "etc/crews.yaml", "Crews", "  crews: []\n" },
-                                            { "etc/crontab.yaml", "Crontab", "  timezone: UTC\n  jobs: []\n" },
-                                            { "etc/fstab.yaml", "Fstab", "  mounts: []\n" },
-                                            { "etc/mcp.yaml", "McpConfig", "  servers: {}\n" },
-                                            { "etc/exec.yaml", "ExecConfig", "  sandbox: {unsafe: false}\n" } };
+    static const char *const lists[][3] = {
+        { "etc/crews.yaml", "Crews", "  crews: []\n" },
+        { "etc/crontab.yaml", "Crontab", "  timezone: UTC\n  jobs: []\n" },
+        { "etc/fstab.yaml", "Fstab", "  mounts: []\n" },
+        { "etc/mcp.yaml", "McpConfig", "  servers: {}\n" },
+        { "etc/exec.yaml", "ExecConfig", "  sandbox: {unsafe: false}\n" }
+    };
     for (size_t i = 0; i < N_ELEMS(lists) && !r; i++) {
         head(in, &b, lists[i][1]);
         buf_adds(&b, lists[i][2]);
@@ -133,9 +145,10 @@ static int write_agents(struct init *in)
         json_object *files = json_new_arr();
         json_push(files, receipt_file("manifest.yaml", a->manifest));
         json_push(files, receipt_file("prompt.md", a->prompt));
-        json_object *o = json_make("name:s version:s kind:s scope:s source_url:s installed_at:s installed_by:s verified_by:o files:o",
-                                   a->name, BUILTIN_AGENT_VERSION, "Agent", "system", "system", in->stamp, "config-init",
-                                   json_make("kind:s", "official"), files);
+        json_object *o = json_make(
+            "name:s version:s kind:s scope:s source_url:s installed_at:s installed_by:s verified_by:o files:o",
+            a->name, BUILTIN_AGENT_VERSION, "Agent", "system", "system", in->stamp, "config-init",
+            json_make("kind:s", "official"), files);
         snprintf(rel, sizeof rel, "%s/.install.json", dir);
         if (!r)
             r = write_file(in, rel, json_text(o), strlen(json_text(o)), 0644, false);
@@ -146,11 +159,14 @@ static int write_agents(struct init *in)
 
 static int make_dirs(struct init *in)
 {
-    static const char *const dirs[] = { "etc", "data", "data/bin", "data/users", "data/crews", "data/services", "data/scratch", "secrets", "logs" };
+    static const char *const dirs[] = { "etc",          "data",       "data/bin",
+                                        "data/users",   "data/crews", "data/services",
+                                        "data/scratch", "secrets",    "logs" };
     char path[512];
     for (size_t i = 0; i < N_ELEMS(dirs) + 1 && !in->dry; i++) {
-        int r = i < N_ELEMS(dirs) ? path_fmt(path, sizeof path, "%s/%s", in->root, dirs[i])
-                                  : path_fmt(path, sizeof path, "%s/data/users/%s/workspace", in->root, in->user);
+        int r = i < N_ELEMS(dirs)
+                    ? path_fmt(path, sizeof path, "%s/%s", in->root, dirs[i])
+                    : path_fmt(path, sizeof path, "%s/data/users/%s/workspace", in->root, in->user);
         if (!r)
             r = mkdir_p(path, i == 2 ? 0755 : 0700);
         if (r)
@@ -201,7 +217,8 @@ static int password_credential(struct init *in, struct buf *out)
         size_t len = 0;
         int r = file_read(file, 1024, &p, &len);
         if (r)
-            return cli_fail(in->c, EX_LOCAL, "ELOCAL", NULL, "%s: %s", file, r < 0 ? strerror(-r) : "longer than 1 KiB");
+            return cli_fail(in->c, EX_LOCAL, "ELOCAL", NULL, "%s: %s", file,
+                            r < 0 ? strerror(-r) : "longer than 1 KiB");
         p[strcspn(p, "\r\n")] = 0;
     } else {
         p = flag_or_stdin(file ? file : cli_flag(in->c, "password"));
@@ -209,16 +226,19 @@ static int password_credential(struct init *in, struct buf *out)
     if (!p && !cli_has(in->c, "non-interactive"))
         p = ask_password();
     if (!p)
-        return cli_fail(in->c, EX_USE, "EUSAGE", "pass --password-file FILE", "a password is needed and there is no terminal");
+        return cli_fail(in->c, EX_USE, "EUSAGE", "pass --password-file FILE",
+                        "a password is needed and there is no terminal");
     if (strlen(p) < 12) {
         explicit_bzero(p, strlen(p));
         free(p);
-        return cli_fail(in->c, EX_USE, "EUSAGE", NULL, "the password is shorter than 12 characters");
+        return cli_fail(in->c, EX_USE, "EUSAGE", NULL,
+                        "the password is shorter than 12 characters");
     }
     uint8_t salt[16];
     char encoded[160];
     rnd_bytes(salt, sizeof salt);
-    int r = argon2id_hash_encoded(3, 65536, 4, p, strlen(p), salt, sizeof salt, 32, encoded, sizeof encoded);
+    int r = argon2id_hash_encoded(3, 65536, 4, p, strlen(p), salt, sizeof salt, 32, encoded,
+                                  sizeof encoded);
     explicit_bzero(p, strlen(p));
     free(p);
     if (r)
@@ -255,14 +275,16 @@ static int key_credential(struct init *in, struct buf *out)
 static int write_auth(struct init *in)
 {
     struct buf b = BUF_INIT(65536), cred = BUF_INIT(4096);
-    const char *type = cli_flag(in->c, "credential-type"), *ttl = cli_flag(in->c, "ttl"), *allow = cli_flag(in->c, "ip-allowlist");
+    const char *type = cli_flag(in->c, "credential-type"), *ttl = cli_flag(in->c, "ttl"),
+               *allow = cli_flag(in->c, "ip-allowlist");
     int r;
     if (!type || strcmp(type, "api_key") == 0)
         r = key_credential(in, &cred);
     else if (strcmp(type, "password") == 0)
         r = password_credential(in, &cred);
     else
-        r = cli_fail(in->c, EX_USE, "EUSAGE", NULL, "--credential-type is api_key or password, not %s", type);
+        r = cli_fail(in->c, EX_USE, "EUSAGE", NULL,
+                     "--credential-type is api_key or password, not %s", type);
     if (r)
         return r;
     buf_printf(&cred, ", ip_allowlist: [");
@@ -275,14 +297,17 @@ static int write_auth(struct init *in)
         p += *p == ',';
     }
     buf_adds(&cred, "]}");
-    buf_printf(&b,
-               "apiVersion: avix/v1\nkind: AuthConfig\npolicy: {session_ttl: %s, session_max: 7d, require_tls: %s, failed_auth_lockout_count: 5, "
-               "failed_auth_lockout_ttl: 15m, token_refresh_window: 5m, password_min_length: 12, api_key_min_length: 32, bind_api_keys: false, "
-               "install_quota_per_hour: 10}\nidentities:\n  - {name: %s, uid: 1001, role: %s, credential: %s}\n",
-               ttl ? ttl : "8h", cli_has(in->c, "require-tls") ? "true" : "false", in->user, in->role, cred.data);
+    buf_printf(
+        &b,
+        "apiVersion: avix/v1\nkind: AuthConfig\npolicy: {session_ttl: %s, session_max: 7d, require_tls: %s, failed_auth_lockout_count: 5, "
+        "failed_auth_lockout_ttl: 15m, token_refresh_window: 5m, password_min_length: 12, api_key_min_length: 32, bind_api_keys: false, "
+        "install_quota_per_hour: 10}\nidentities:\n  - {name: %s, uid: 1001, role: %s, credential: %s}\n",
+        ttl ? ttl : "8h", cli_has(in->c, "require-tls") ? "true" : "false", in->user, in->role,
+        cred.data);
     buf_done(&cred);
     char path[512], bak[520];
-    if (cli_has(in->c, "force") && !in->dry && path_fmt(path, sizeof path, "%s/etc/auth.conf", in->root) == 0) {
+    if (cli_has(in->c, "force") && !in->dry &&
+        path_fmt(path, sizeof path, "%s/etc/auth.conf", in->root) == 0) {
         snprintf(bak, sizeof bak, "%s.bak", path);
         if (rename(path, bak) < 0 && errno != ENOENT)
             return cli_fail(in->c, EX_LOCAL, "ELOCAL", NULL, "%s: %s", path, strerror(errno));
@@ -299,7 +324,8 @@ static int write_key_file(struct init *in)
     if (strcmp(in->source, "key-file") != 0)
         return 0;
     if (!file)
-        return cli_fail(in->c, EX_USE, "EUSAGE", NULL, "--master-key-source key-file needs --master-key-file");
+        return cli_fail(in->c, EX_USE, "EUSAGE", NULL,
+                        "--master-key-source key-file needs --master-key-file");
     if (str_starts(file, in->root) && !in->c->quiet)
         fprintf(stderr, "avix: the key file lies in the root: who copies the root has both\n");
     if (lstat(file, &st) == 0)
@@ -324,8 +350,10 @@ static void write_client_yaml(struct init *in)
     struct stat st;
     if (in->dry || (str_empty(xdg) && str_empty(home)))
         return;
-    int r = str_empty(xdg) ? path_fmt(dir, sizeof dir, "%s/.config/avix", home) : path_fmt(dir, sizeof dir, "%s/avix", xdg);
-    if (r || path_fmt(path, sizeof path, "%s/client.yaml", dir) || lstat(path, &st) == 0 || mkdir_p(dir, 0700))
+    int r = str_empty(xdg) ? path_fmt(dir, sizeof dir, "%s/.config/avix", home)
+                           : path_fmt(dir, sizeof dir, "%s/avix", xdg);
+    if (r || path_fmt(path, sizeof path, "%s/client.yaml", dir) || lstat(path, &st) == 0 ||
+        mkdir_p(dir, 0700))
         return;
     struct buf b = BUF_INIT(4096);
     buf_printf(&b, "server_url: http://localhost:9142\nidentity: %s\n", in->user);
@@ -337,27 +365,36 @@ static void write_client_yaml(struct init *in)
 static bool name_ok(const char *s)
 {
     size_t n = strlen(s);
-    return n && n < 64 && strspn(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-") == n && s[0] != '.' && s[0] != '-';
+    return n && n < 64 &&
+           strspn(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-") == n &&
+           s[0] != '.' && s[0] != '-';
 }
 
 static int check_flags(struct init *in)
 {
-    static const char *const roles[] = { "guest", "user", "operator", "admin" }, *const modes[] = { "cli", "gui", "headless" },
-                      *const sources[] = { "env", "key-file", "secret-file", "passphrase", "kms-aws", "kms-gcp", "kms-azure", "kms-vault" };
+    static const char *const roles[] = { "guest", "user", "operator", "admin" },
+                             *const modes[] = { "cli", "gui", "headless" },
+                             *const sources[] = { "env",        "key-file", "secret-file",
+                                                  "passphrase", "kms-aws",  "kms-gcp",
+                                                  "kms-azure",  "kms-vault" };
     const struct {
         const char *flag, *value;
         const char *const *names;
         size_t n;
-    } sets[] = { { "role", in->role, roles, 4 }, { "mode", in->mode, modes, 3 }, { "master-key-source", in->source, sources, 8 } };
+    } sets[] = { { "role", in->role, roles, 4 },
+                 { "mode", in->mode, modes, 3 },
+                 { "master-key-source", in->source, sources, 8 } };
     for (size_t i = 0; i < N_ELEMS(sets); i++) {
         bool ok = false;
         for (size_t k = 0; k < sets[i].n; k++)
             ok = ok || strcmp(sets[i].value, sets[i].names[k]) == 0;
         if (!ok)
-            return cli_fail(in->c, EX_USE, "EUSAGE", NULL, "--%s: unknown value '%s'", sets[i].flag, sets[i].value);
+            return cli_fail(in->c, EX_USE, "EUSAGE", NULL, "--%s: unknown value '%s'", sets[i].flag,
+                            sets[i].value);
     }
     if (strcmp(in->role, "admin") != 0)
-        return cli_fail(in->c, EX_USE, "EUSAGE", NULL, "--role: the first identity must be an admin");
+        return cli_fail(in->c, EX_USE, "EUSAGE", NULL,
+                        "--role: the first identity must be an admin");
     int64_t ms;
     const char *ttl = cli_flag(in->c, "ttl");
     if (ttl && !parse_duration_ms(ttl, &ms))
@@ -370,7 +407,8 @@ static int check_flags(struct init *in)
 static void report(struct init *in)
 {
     if (in->c->json) {
-        json_object *o = json_make("root:s files:o user:s role:s", in->root, json_object_get(in->files), in->user, in->role);
+        json_object *o = json_make("root:s files:o user:s role:s", in->root,
+                                   json_object_get(in->files), in->user, in->role);
         if (*in->api_key && !in->dry)
             json_add_str(o, "api_key", in->api_key);
         print_json(o);
@@ -378,20 +416,29 @@ static void report(struct init *in)
         return;
     }
     for (size_t i = 0; i < json_object_array_length(in->files) && !in->c->quiet; i++)
-        fprintf(stderr, "%s %s\n", in->dry ? "would write" : "wrote", json_object_get_string(json_object_array_get_idx(in->files, i)));
+        fprintf(stderr, "%s %s\n", in->dry ? "would write" : "wrote",
+                json_object_get_string(json_object_array_get_idx(in->files, i)));
     if (in->dry)
         return;
     if (*in->api_key)
         printf("API key (Avix): %s\n", in->api_key);
     if (!in->c->quiet)
-        fprintf(stderr, "hint: %savix server start --root %s\n", strcmp(in->source, "env") == 0 ? "set AVIX_MASTER_KEY (openssl rand -hex 32), then " : "",
+        fprintf(stderr, "hint: %savix server start --root %s\n",
+                strcmp(in->source, "env") == 0 ? "set AVIX_MASTER_KEY (openssl rand -hex 32), then "
+                                               : "",
                 in->root);
 }
 
 int cmd_config_init(struct cli *c)
 {
-    struct init in = { .c = c, .root = cli_flag(c, "root"), .user = cli_flag(c, "user"), .role = cli_flag(c, "role"), .mode = cli_flag(c, "mode"),
-                       .bind = cli_flag(c, "bind"), .source = cli_flag(c, "master-key-source"), .dry = cli_has(c, "dry-run") };
+    struct init in = { .c = c,
+                       .root = cli_flag(c, "root"),
+                       .user = cli_flag(c, "user"),
+                       .role = cli_flag(c, "role"),
+                       .mode = cli_flag(c, "mode"),
+                       .bind = cli_flag(c, "bind"),
+                       .source = cli_flag(c, "master-key-source"),
+                       .dry = cli_has(c, "dry-run") };
     char path[512], model[128], small[128];
     struct stat st;
 
