@@ -1,6 +1,8 @@
 #pragma once
 /* Base64 (RFC 4648), the url alphabet without padding for tokens and the standard one with padding
  * for data. */
+#include <sys/types.h>
+
 #include "common/base/util.h"
 
 #define B64URL_LEN(n) (((n)*4 + 2) / 3) /* without NUL */

@@ -16,6 +16,10 @@ int json_parse(const char *data, size_t len, json_object **ret);
 /* Validates as json_parse does, without allocating for ordinary input. 0 or ERR_PARSE. */
 int json_check(const char *data, size_t len);
 
+/* The body (without quotes) of a string that is valid JSON, unescaped; out holds len bytes. Returns
+ * the length. */
+size_t json_unescape(const char *body, size_t len, char *out);
+
 void json_put(json_object *o); /* json_object_put; NULL is fine */
 void json_putp(json_object **o);
 /* Compact text, borrowed from o until the next call on it. */
@@ -65,5 +69,8 @@ void json_push_str(json_object *arr, const char *s);
  * double, "o" json_object * (taken; NULL gives null), end with NULL: json_make("name:s pid:i", "x",
  * (int64_t)1). */
 json_object *json_make(const char *fmt, ...);
+/* A double that is written as the shortest text that reads back as itself; NULL (null) if not
+ * finite. userdata: NULL, or what yaml.c keeps with its values. */
+json_object *json_new_double(double v, void *userdata);
 /* Deep copy; yours. */
 json_object *json_dup(json_object *o);

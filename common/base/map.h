@@ -8,6 +8,7 @@
 struct map {
     struct map_slot *slots;
     size_t n, cap;
+    size_t used; /* slots that are not free: keys and removal marks */
 };
 
 void map_init(struct map *m);

@@ -7,5 +7,5 @@ void rnd_bytes(void *out, size_t len);
 #define UUID_LEN 37              /* text and NUL */
 char *uuid4(char out[UUID_LEN]); /* RFC 4122 version 4, lower case. Returns out. */
 bool uuid_valid(const char *s);
-/* prefix + n base62 characters (n * 5.95 bits), ended with NUL; out must hold them. */
+/* n base62 characters (n * 5.95 bits), ended with NUL; out holds n + 1. */
 void rnd_base62(char *out, size_t n);

@@ -1,5 +1,7 @@
 #pragma once
 /* Tool names (ipc page, section 12): segments joined by '/', "__" on a provider's wire. */
+#include <sys/types.h>
+
 #include "common/base/util.h"
 
 #define TOOL_MAX 128
