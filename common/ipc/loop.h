@@ -18,6 +18,8 @@ struct watch {
     struct loop *loop;
     int fd;
     unsigned events;
+    bool urgent; /* runs before other watches that became ready in the same wait; set before
+                    watch_set */
     watch_fn fn;
     void *arg;
     void *impl; /* of the back end */
@@ -69,12 +71,16 @@ struct loop_ops {
     void (*signal)(struct loop *, int signo, loop_fn fn, void *arg);
     /* Arranges that loop_run_deferred(l) is called soon. */
     void (*wake_deferred)(struct loop *);
+    bool keeps_urgent; /* honours watch.urgent */
 };
 struct loop_deferred;
 struct loop {
     const struct loop_ops *ops;
     struct loop_deferred *deferred; /* private to loop.c */
 };
+/* True if the back end honours watch.urgent. */
+bool loop_keeps_urgent(const struct loop *l);
 void loop_base_init(struct loop *l, const struct loop_ops *ops);
 void loop_base_done(struct loop *l);
 void loop_run_deferred(struct loop *l);
+bool loop_has_deferred(const struct loop *l);

@@ -25,6 +25,11 @@ int peer_cred(int fd, struct peer *ret);
 void peer_done(struct peer *p);
 /* Field 22 of /proc/<pid>/stat, 0 if there is no such process. */
 uint64_t proc_start_time(pid_t pid);
+/* True while the process of this pidfd has not exited. */
+bool pidfd_alive(int pidfd);
+/* True if the kernel names the peer itself (SO_PEERPIDFD): then its frames may be believed by their
+ * peer alone. */
+bool peer_exact(void);
 /* Parent pid by /proc/<pid>/stat, -1 if there is no such process. */
 pid_t proc_parent(pid_t pid);
 bool peer_same(const struct peer *p, pid_t pid, uint64_t start);

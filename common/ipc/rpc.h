@@ -44,5 +44,7 @@ void rpc_write_result_text(struct buf *b, const char *id, bool id_int, const cha
 /* data: borrowed or NULL; errno is added to it. */
 void rpc_write_error(struct buf *b, const char *id, bool id_int, int err, const char *message,
                      json_object *data);
+/* As it came: number, text and data kept. */
+void rpc_write_error_rpc(struct buf *b, const char *id, bool id_int, const struct rpc_error *e);
 void rpc_write_note(struct buf *b, const char *method, json_object *params);
 void rpc_write_request(struct buf *b, const char *id, const char *method, json_object *params);

@@ -11,10 +11,10 @@
 #define CALL_FDS_MAX 8
 
 struct call {
-    const char *method;  /* borrowed */
-    json_object *params; /* borrowed, an object */
-    bool note;           /* a notification: answer with call_end, nothing is sent */
-    struct peer peer;
+    const char *method;    /* borrowed */
+    json_object *params;   /* borrowed, an object */
+    bool note;             /* a notification: answer with call_end, nothing is sent */
+    struct peer peer;      /* its pidfd is borrowed, for the length of the handler's call */
     int fds[CALL_FDS_MAX]; /* descriptors that came with it; -1 taken. Closed with the call unless
                               taken */
     size_t n_fds;
