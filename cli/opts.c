@@ -107,6 +107,17 @@ static int bad_command(const char *words)
     return EX_USE;
 }
 
+static void print_flags(const char *list, FILE *out)
+{
+    for (const char *p = list; *p;) {
+        size_t n = strcspn(p, " "), k = strcspn(p, "= ");
+        fprintf(out, "      %s%.*s%s%.*s\n", k == 1 ? "-" : "--", (int)k, p, k < n ? " " : "",
+                (int)(k < n ? n - k - 1 : 0), p + (k < n ? k + 1 : 0));
+        p += n;
+        p += strspn(p, " ");
+    }
+}
+
 int cli_help(const char *prefix, FILE *out)
 {
     size_t shown = 0, len = strlen(prefix);
@@ -117,8 +128,8 @@ int cli_help(const char *prefix, FILE *out)
         if (shown++ == 0)
             fprintf(out, "usage: avix <group> <command> [arguments] [flags]\n\n");
         fprintf(out, "  avix %s%s%s\n      %s\n", m->path, *m->args ? " " : "", m->args, m->help);
-        if (*m->flags && len)
-            fprintf(out, "      flags: --%s\n", m->flags);
+        if (len)
+            print_flags(m->flags, out);
     }
     if (shown && len == 0)
         fprintf(

@@ -321,7 +321,8 @@ static int cannot_reach(struct atp *a)
         return cli_fail(a->c, EX_CONNECT, "ECONNECT",
                         "compare it with 'avix server status' and pass --fingerprint, or --ca",
                         "%s", why);
-    if (strstr(why, "conn fail") || strstr(why, "connect failed") || strstr(why, "refused"))
+    if (strstr(why, "conn fail") || strstr(why, "Unable to connect") ||
+        strstr(why, "connect failed") || strstr(why, "refused"))
         why = "connection refused";
     return cli_fail(a->c, EX_CONNECT, "ECONNECT",
                     "start it with 'avix server start --root ~/avix-data'", "cannot reach %s: %s",

@@ -1,6 +1,7 @@
 /* See url.h. The listener's uid comes from /proc/net/tcp and tcp6. */
 #include "cli/client/url.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <sys/stat.h>
 #include <unistd.h>
