@@ -458,7 +458,7 @@ int cmd_config_init(struct cli *c)
         fprintf(stderr, "already initialised: %s exists, nothing changed\n", path);
         return EX_DONE;
     }
-    umask(077);
+    umask(022); /* every mode below is given in full */
     in.files = json_new_arr();
     rfc3339(now_ms(), in.stamp);
     struct buf llm = BUF_INIT(1 << 20);
