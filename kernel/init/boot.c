@@ -9,6 +9,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 
 #include "common/base/clock.h"
 #include "common/base/fsx.h"
@@ -117,9 +118,11 @@ void boot_unit_failed(struct iunit *u)
         buf_printf(&b, "\n  %s", logfile_tail(u->log, i));
     cleanup(freep) char *tail = buf_take(&b);
 
-    if (u->pid == 0 && u->status >= 0)
+    if (u->pid == 0 && WIFEXITED(u->status))
         boot_fail(config ? EXIT_CONFIG : 1, "unit %s ended with exit status %d%s", u->row->name,
                   WEXITSTATUS(u->status), tail);
+    if (u->pid == 0 && WIFSIGNALED(u->status))
+        boot_fail(1, "unit %s was killed by signal %d%s", u->row->name, WTERMSIG(u->status), tail);
     boot_fail(1, "unit %s not ready after %d s%s", u->row->name, READY_MS / 1000, tail);
 }
 

@@ -136,7 +136,7 @@ struct iunit {
     bool want_up, ready_once;
     pid_t pid; /* 0: no process */
     uint64_t start;
-    int64_t since_ms, started_mono, boot_ms;
+    int64_t since_ms, started_mono, first_mono, boot_ms;
     int restarts, stop_stage;
     bool force; /* SIGKILL at once */
     int status; /* wait status of the last exit, -1: none */

@@ -77,6 +77,8 @@ static void act_spawn(struct iunit *u)
     u->stop_stage = 0;
     u->force = false;
     u->started_mono = mono_ms();
+    if (!u->first_mono)
+        u->first_mono = u->started_mono;
     int r = unit_start(u);
 
     if (r) {
@@ -107,16 +109,25 @@ static void act_late(struct iunit *u)
     (void)kill(-u->pid, SIGKILL);
 }
 
+/* Statuses that another try will not change: bad configuration, no key, no program. */
+static bool hopeless(int status)
+{
+    int code = WIFEXITED(status) ? WEXITSTATUS(status) : 0;
+
+    return code == EXIT_CONFIG || code == EXIT_NO_KEY || code == 64 || code == 127;
+}
+
 static void act_crashed(struct iunit *u)
 {
-    int64_t ran = mono_ms() - u->started_mono;
+    int64_t now = mono_ms(), ran = now - u->started_mono;
     uint32_t r;
 
-    if (!init.booted && u->row->required && WIFEXITED(u->status) &&
-        (WEXITSTATUS(u->status) == EXIT_CONFIG || WEXITSTATUS(u->status) == EXIT_NO_KEY))
-        boot_unit_failed(u);
     rnd_bytes(&r, sizeof(r));
     int64_t delay = backoff_next(&u->backoff, ran, (int)(r % 201) - 100);
+
+    if (!init.booted && u->row->required &&
+        (hopeless(u->status) || now + delay - u->first_mono >= READY_MS))
+        boot_unit_failed(u);
 
     u->restarts++;
     if (WIFSIGNALED(u->status))
