@@ -14,7 +14,6 @@
 
 #include "common/base/vpath.h"
 
-#define ALWAYS      (O_CLOEXEC | O_NOCTTY)
 #define AGAIN_TRIES 64
 
 static atomic_bool no_openat2;
@@ -60,9 +59,9 @@ static int walk_open(int root, const char *rel, int flags, mode_t mode)
         if (str_eq(at, ".."))
             r = -EXDEV;
         else if (slash)
-            r = openat(dir, at, O_PATH | O_DIRECTORY | O_NOFOLLOW | ALWAYS);
+            r = openat(dir, at, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
         else
-            r = openat(dir, at, flags | O_NOFOLLOW | ALWAYS, mode);
+            r = openat(dir, at, flags | O_NOFOLLOW, mode);
         if (r == -1)
             r = walk_errno(dir, at, errno);
         close(dir);
@@ -75,16 +74,16 @@ static int walk_open(int root, const char *rel, int flags, mode_t mode)
 
 int beneath_open(int root, const char *rel, int flags, mode_t mode)
 {
-    struct open_how how = { .flags = (uint64_t)(unsigned)(flags | ALWAYS),
+    flags |= O_CLOEXEC;
+    if (!(flags &
+          O_PATH)) /* a fifo without a writer must not hold us; openat2 is strict on O_PATH */
+        flags |= O_NONBLOCK | O_NOCTTY;
+    if (!*rel)
+        rel = ".";
+    struct open_how how = { .flags = (uint64_t)(unsigned)flags,
                             .mode = (flags & O_CREAT) ? mode : 0,
                             .resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS };
 
-    if (!*rel)
-        rel = ".";
-    if (!(flags & O_PATH)) { /* a fifo without a writer must not hold us */
-        flags |= O_NONBLOCK;
-        how.flags |= O_NONBLOCK;
-    }
     for (int i = 0; i < AGAIN_TRIES && !walking(); i++) {
         long r = syscall(SYS_openat2, root, rel, &how, sizeof(how));
 
