@@ -60,6 +60,9 @@ int ipc_feed_send(struct ipc_feed *f, const char *method, json_object *params);
  * done(arg), frees f. */
 void ipc_feed_close(struct ipc_feed *f, int timeout_ms, loop_fn done, void *arg);
 void ipc_feed_abort(struct ipc_feed *f);
+/* fn(arg) once if the connection broke with frames that the peer may not have read: before it was
+ * closed from here, or with unread bytes at the other end. f stays valid; fn must not free it. */
+void ipc_feed_on_break(struct ipc_feed *f, loop_fn fn, void *arg);
 
 /* Connects to a Unix socket: a blocking or non-blocking close-on-exec descriptor, or -errno. */
 int ipc_connect(const char *path, bool nonblock);

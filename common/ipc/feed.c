@@ -22,9 +22,24 @@ struct ipc_feed {
     struct buf text; /* scratch */
     struct watch watch;
     struct timer retry, deadline;
-    loop_fn done;
-    void *arg;
+    loop_fn done, lost;
+    void *arg, *lost_arg;
 };
+
+void ipc_feed_on_break(struct ipc_feed *f, loop_fn fn, void *arg)
+{
+    f->lost = fn;
+    f->lost_arg = arg;
+}
+
+static void tell_lost(struct ipc_feed *f)
+{
+    loop_fn fn = f->lost;
+
+    f->lost = NULL;
+    if (fn)
+        fn(f->lost_arg);
+}
 
 static void feed_broken(struct ipc_feed *f)
 {
@@ -79,8 +94,13 @@ static void on_watch(int fd, unsigned events, void *arg)
     if (r >= 0 && events & LOOP_READ) {
         ssize_t n = recv(fd, sink, sizeof(sink), MSG_DONTWAIT);
 
-        if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR))
+        if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR)) {
+            if (n < 0 || !f->half)
+                tell_lost(f);
             r = -EPIPE;
+        }
+    } else if (r < 0) {
+        tell_lost(f);
     }
     if (r >= 0) {
         half_close(f);

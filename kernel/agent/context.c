@@ -278,11 +278,11 @@ static const char *name_of_call(const struct context *c, size_t before, const ch
     return "a tool";
 }
 
-bool context_drop_results(struct context *c)
+bool context_drop_results(struct context *c, bool all)
 {
     bool any = false;
 
-    for (size_t i = 0; i < c->n && context_full(c); i++) {
+    for (size_t i = 0; i < c->n && (all || context_full(c)); i++) {
         json_object *line = c->e[i].line;
         const char *text = json_str(line, "content", "");
         size_t n = strlen(text);

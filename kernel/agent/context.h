@@ -51,9 +51,9 @@ bool context_full(const struct context *c);
 bool context_summary_range(const struct context *c, size_t *from, size_t *to);
 /* Their messages; yours. */
 json_object *context_range_messages(const struct context *c, size_t from, size_t to);
-/* Takes the oldest tool results out until the estimate is below the limit's 85 % or none is left.
- * Returns true if anything was removed. */
-bool context_drop_results(struct context *c);
+/* Takes the oldest tool results out until the estimate is below the limit's 85 % (all: every one,
+ * because the estimate was proven wrong). Returns true if anything was removed. */
+bool context_drop_results(struct context *c, bool all);
 
 /* Text cut in the middle to max bytes, the number of bytes that went stated; yours to free(). */
 char *text_cut_middle(const char *s, size_t len, size_t max);
