@@ -41,13 +41,6 @@ static void *line_tag(int line)
     return (void *)((uintptr_t)line << 1 | 1); // NOLINT: a number kept in a pointer
 }
 
-int yaml_line(json_object *o)
-{
-    uintptr_t u = o ? (uintptr_t)json_object_get_userdata(o) : 0;
-
-    return u & 1 ? (int)(u >> 1) : 0;
-}
-
 static int event_next(struct reader *r, yaml_event_t *ev)
 {
     if (yaml_parser_parse(&r->parser, ev))
