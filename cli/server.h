@@ -10,3 +10,6 @@ const char *root_flag(const struct cli *c);
  * saying why. */
 int init_call(const struct cli *c, const char *method, json_object *params, int timeout_ms,
               json_object **ret);
+/* Puts the names of the variables that llm.yaml refers to into AVIX_PASS_ENV, for init to hand to
+ * llmsvc alone. */
+void pass_env(const char *root);

@@ -91,7 +91,7 @@ int init_call(const struct cli *c, const char *method, json_object *params, int 
 
 /* Names of environment variables that llm.yaml and mcp.yaml refer to, for init to hand to their one
  * reader. */
-static void pass_env(const char *root)
+void pass_env(const char *root)
 {
     char path[400];
     struct yaml_err e;

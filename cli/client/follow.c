@@ -172,7 +172,7 @@ static void on_done(struct follow *f)
     json_object *stat = NULL;
     char tokens[32] = "0", line[96];
     end_line(f);
-    if (atp_try(f->a, "proc", "stat", json_make("pid:i", f->pid), &stat, NULL) == 0)
+    if (f->a && atp_try(f->a, "proc", "stat", json_make("pid:i", f->pid), &stat, NULL) == 0)
         num_text(json_int(stat, "tokensConsumed", 0), tokens, sizeof tokens);
     json_put(stat);
     snprintf(line, sizeof line, "done (pid %" PRId64 ", %s tokens)", f->pid, tokens);
@@ -200,7 +200,7 @@ static void on_exit_event(struct follow *f, json_object *b)
     f->ended = true;
 }
 
-static void on_event(struct follow *f, json_object *frame)
+void follow_event(struct follow *f, json_object *frame)
 {
     const char *kind = json_str(frame, "event", "");
     json_object *b = json_obj(frame, "body"), *p = json_get(b, "pid");
@@ -276,42 +276,68 @@ static int interrupted(struct follow *f)
     return EX_INTERRUPT;
 }
 
+struct follow *follow_new(struct cli *c, struct atp *a, int64_t pid, const struct follow_opts *o)
+{
+    struct follow *f = xcalloc(1, sizeof *f);
+    f->c = c;
+    f->a = a;
+    f->pid = pid;
+    f->o = o;
+    f->newline = true;
+    buf_init(&f->text, 8 << 20);
+    return f;
+}
+
+void follow_free(struct follow *f)
+{
+    if (!f)
+        return;
+    json_put(f->result);
+    buf_done(&f->text);
+    free(f);
+}
+
+bool follow_ended(const struct follow *f, int *exit)
+{
+    *exit = f->exit;
+    return f->ended;
+}
+
 int follow_run(struct cli *c, struct atp *a, int64_t pid, const struct follow_opts *o)
 {
-    struct follow f = { .c = c, .a = a, .pid = pid, .o = o, .newline = true };
-    buf_init(&f.text, 8 << 20);
-    while (!f.ended) {
+    struct follow *f = follow_new(c, a, pid, o);
+    while (!f->ended) {
         json_object *ev = NULL;
         bool gap = false;
         switch (atp_next(a, -1, &ev)) {
         case ATP_EVENT:
-            on_event(&f, ev);
+            follow_event(f, ev);
             json_put(ev);
             continue;
         case ATP_SIGNAL:
-            f.exit = interrupted(&f);
-            f.ended = true;
+            f->exit = interrupted(f);
+            f->ended = true;
             break;
         case ATP_LOST:
-            f.exit = atp_reconnect(a, RECONNECT_MS, &gap);
-            if (f.exit == EX_INTERRUPT)
-                f.exit = interrupted(&f);
-            else if (f.exit)
-                cli_fail(c, f.exit, "ELOST", NULL, "connection to %s lost", atp_url(a));
-            f.ended = f.exit != 0;
+            f->exit = atp_reconnect(a, RECONNECT_MS, &gap);
+            if (f->exit == EX_INTERRUPT)
+                f->exit = interrupted(f);
+            else if (f->exit)
+                cli_fail(c, f->exit, "ELOST", NULL, "connection to %s lost", atp_url(a));
+            f->ended = f->exit != 0;
             if (gap)
-                refetch(&f);
+                refetch(f);
             break;
         case ATP_TIMEOUT:
             break;
         }
     }
-    if (c->json && f.result) {
-        json_object *o_result = json_make("result:o", json_object_get(f.result));
+    if (c->json && f->result) {
+        json_object *o_result = json_make("result:o", json_object_get(f->result));
         print_json(o_result);
         json_put(o_result);
     }
-    json_put(f.result);
-    buf_done(&f.text);
-    return f.exit;
+    int exit = f->exit;
+    follow_free(f);
+    return exit;
 }

@@ -161,6 +161,8 @@ void boot_check(void)
         running += up;
     }
     init.booted = true;
+    if (init.opts.one_shot)
+        oneshot_hand_over();
     ready_line(running);
     systemd_notify("READY=1");
 }

@@ -176,6 +176,8 @@ static void boot(const sigset_t *set)
     sockets_bind();
     notify_open();
     ctl_open();
+    if (init.opts.one_shot)
+        oneshot_open();
     signals_watch(set);
     units_init();
     units_json_write();

@@ -171,6 +171,11 @@ void boot_check(void); /* called on every change of a unit */
 void boot_unit_failed(struct iunit *u);
 void systemd_notify(const char *text);
 
+/* --- oneshot.c: a run for one command, which takes the gateway's place ---------------------------
+ */
+void oneshot_open(void);      /* the descriptor named by AVIX_ONE_SHOT_FD; its end ends the suite */
+void oneshot_hand_over(void); /* the gateway's token and socket, once the suite is ready */
+
 /* --- agent.c: agents as processes ---------------------------------------------------------------
  */
 void agent_spawn(struct call *c); /* init/spawn */

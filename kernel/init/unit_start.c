@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
+#include <unistd.h>
 
 #include "common/base/fsx.h"
 #include "kernel/init/init.h"
@@ -168,7 +169,10 @@ static json_object *row_json(const char *name, pid_t pid, uint64_t start)
 static json_object *unit_json(const struct iunit *u)
 {
     const struct unit_row *row = u->row;
-    json_object *o = row_json(row->name, u->pid, u->start), *ns = json_new_arr();
+    /* in a one-shot run the command that started us is the gateway */
+    pid_t pid = unit_uses(u) ? u->pid : getppid();
+    uint64_t start = unit_uses(u) ? u->start : proc_start_time(pid);
+    json_object *o = row_json(row->name, pid, start), *ns = json_new_arr();
     const char *pos = row->ns;
     char word[128];
 
