@@ -157,7 +157,7 @@ FUZZ_CC ?= clang-14
 $(BUILD)/fuzz/%: tests/fuzz/%.c $(COMMON_SRC)
 	@mkdir -p $(@D)
 	$(FUZZ_CC) -std=gnu17 -g -O1 -fsanitize=fuzzer,address,undefined -D_GNU_SOURCE -DAVIX_VERSION=\"$(VERSION)\" -DAVIX_SAN=1 \
-	  -I. $(CF_ALL) $< $(COMMON_SRC) $(shell sed -n 's|^// links: ||p' tests/fuzz/$*.c) $(LF_ALL) -o $@
+	  -I. -include common/base/banned.h $(CF_ALL) $< $(COMMON_SRC) $(shell sed -n 's|^// links: ||p' tests/fuzz/$*.c) $(LF_ALL) -o $@
 fuzz: $(FUZZERS)
 FUZZ_SECONDS ?= 30
 fuzz-smoke: fuzz
