@@ -57,6 +57,8 @@ enum {
 
 struct method {
     const char *name;
+    /* from: of a frame, the peers that may send it; of a tool, those that may also send it straight
+     * to this socket (without _caller; the handler gets NULL). */
     unsigned flags, from;
     enum role min_role; /* least role for calls of a user, ROLE_NONE: not for users unless their
                            policy grants it */

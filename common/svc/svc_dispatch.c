@@ -75,7 +75,10 @@ void svc_dispatch(struct call *c, void *arg)
     const struct method *m = method_find(c->method);
 
     (void)arg;
-    if (m && !(m->flags & M_FRAME)) {
+    if (m && !(m->flags & M_FRAME) && m->from && !json_obj(c->params, "_caller") &&
+        frame_allowed(c, m->from)) {
+        m->fn(c, NULL);
+    } else if (m && !(m->flags & M_FRAME)) {
         if (svc_from_router(c))
             serve_tool(c, m);
         else
