@@ -186,7 +186,7 @@ static void issue(struct call *c, json_object *claims)
 
 static void new_id(json_object *claims)
 {
-    char id[40] = "cap-";
+    char id[4 + UUID_LEN] = "cap-";
 
     uuid4(id + 4);
     json_add_str(claims, "tokenId", id);

@@ -131,7 +131,7 @@ static int read_one(const uint8_t *key, int dir, const char *owner, const char *
 {
     char file[80];
     cleanup(freep) char *line = NULL;
-    size_t n;
+    size_t n = 0;
 
     snprintf(file, sizeof(file), "%s.enc", name);
     cleanup(closep) int fd = openat(dir, file, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
@@ -164,7 +164,7 @@ json_object *secrets_read(const uint8_t *key, const char *root, const char *owne
     size_t n = 0;
     for (struct dirent *e; d && (e = readdir(d)) && n < SECRETS_MAX;) {
         char name[64], *value = NULL;
-        size_t stem = strlen(e->d_name), len;
+        size_t stem = strlen(e->d_name), len = 0;
 
         if (!str_ends(e->d_name, ".enc") || stem - 4 >= sizeof(name))
             continue;

@@ -134,9 +134,10 @@ void sessions_save(struct sessions *s, int64_t now, store_fn fn, void *arg)
 
     sweep(s, now);
     for (size_t i = 0; (x = sessions_each(s, &i));)
-        json_push(list, json_make("id:s identity:s role:s remote:s client:s login:i active:i expires:i",
-                                  x->id, x->identity, role_name(x->role), x->remote, x->client, x->login_at,
-                                  x->active_at, x->expires_at));
+        json_push(list,
+                  json_make("id:s identity:s role:s remote:s client:s login:i active:i expires:i",
+                            x->id, x->identity, role_name(x->role), x->remote, x->client,
+                            x->login_at, x->active_at, x->expires_at));
     store_save(s->store, xstrdup(json_text(o)), fn, arg);
 }
 

@@ -11,6 +11,7 @@
 struct session {
     char id[UUID_LEN];
     char *identity, *remote, *client;        /* client: user agent, "" if unknown */
+    enum role role;                          /* that its tokens say */
     int64_t login_at, active_at, expires_at; /* expires_at: of its newest token */
 };
 

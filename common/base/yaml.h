@@ -11,7 +11,7 @@
 /* Where and why a file is wrong. */
 struct yaml_err {
     int line; /* from 1; 0: the file as a whole */
-    char msg[192];
+    char msg[384];
 };
 
 /* 0 and *ret (yours), ERR_CONFIG with *e filled in, or -errno if the file cannot be read. */
