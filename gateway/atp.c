@@ -116,8 +116,7 @@ static void copy_data(struct atp_err *e, json_object *data, const char *errname)
     static const char *const hidden[] = { "errno", "forwarded", "ref", "tool" };
 
     if (data && json_object_is_type(data, json_type_object)) {
-        json_object_object_foreach(data, k, v)
-        {
+        json_object_object_foreach (data, k, v) {
             const char *as = k;
             bool skip = false;
 

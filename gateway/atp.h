@@ -1,15 +1,15 @@
 #pragma once
 /*
- * ATP frames and errors as text and structs (atp page, sections 5 and 12). No sockets, no state: the
- * same code serves connections, tests and the fuzzer.
+ * ATP frames and errors as text and structs (atp page, sections 5 and 12). No sockets, no state:
+ * the same code serves connections, tests and the fuzzer.
  */
 #include "common/ipc/rpc.h"
 
-#define ATP_ID_MAX     128
-#define ATP_FRAME_IN   (4U << 20)
-#define ATP_FRAME_OUT  (8U << 20)
-#define ATP_KINDS_MAX  64
-#define ATP_PID_MAX    ((int64_t)1 << 53)
+#define ATP_ID_MAX    128
+#define ATP_FRAME_IN  (4U << 20)
+#define ATP_FRAME_OUT (8U << 20)
+#define ATP_KINDS_MAX 64
+#define ATP_PID_MAX   ((int64_t)1 << 53)
 
 enum atp_code {
     ATP_OK,

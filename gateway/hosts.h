@@ -5,7 +5,8 @@
  */
 #include "common/base/json.h"
 
-/* Host part of "name", "name:port", "[::1]:port" in lower case, brackets kept; false if malformed. */
+/* Host part of "name", "name:port", "[::1]:port" in lower case, brackets kept; false if malformed.
+ */
 bool host_name(const char *host, char *out, size_t size);
 /* localhost, 127.0.0.1, [::1]. */
 bool host_is_local(const char *name);
@@ -28,7 +29,8 @@ bool forwarded_for(const char *header, json_object *proxies, char *out, size_t s
 
 /* Length of an HTTP head at the start of data (with the empty line), 0 if it is not whole. */
 size_t head_len(const char *data, size_t len);
-/* Value of a header in a head, trimmed, into out; false if absent or too long. name without colon. */
+/* Value of a header in a head, trimmed, into out; false if absent or too long. name without colon.
+ */
 bool head_get(const char *head, size_t len, const char *name, char *out, size_t size);
 /* True if it is a GET of this path that asks for a WebSocket. */
 bool head_is_upgrade(const char *head, size_t len, const char *path);

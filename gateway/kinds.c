@@ -23,7 +23,8 @@
 #define ROUTER  PUB_ROUTER
 #define ANY     PUB_ANY
 const struct kind kinds[KIND_COUNT] = {
-#define KIND(id, name, min, flags, by, fields) [KIND_##id] = { name, ROLE_##min, flags, by, fields },
+#define KIND(id, name, min, flags, by, fields) \
+    [KIND_##id] = { name, ROLE_##min, flags, by, fields },
 #include "gateway/kinds.def"
 #undef KIND
 };
@@ -97,8 +98,7 @@ static bool cut_args(json_object *args)
 
     while (again) { /* replacing a member ends the walk */
         again = false;
-        json_object_object_foreach(args, k, v)
-        {
+        json_object_object_foreach (args, k, v) {
             (void)v;
             if (cut_member(args, k, CUT_VALUE)) {
                 cut = again = true;
@@ -146,8 +146,7 @@ static void drop_unlisted(const char *fields, json_object *body)
 
     while (again) {
         again = false;
-        json_object_object_foreach(body, k, v)
-        {
+        json_object_object_foreach (body, k, v) {
             if (!v || !listed(fields, k, &must)) {
                 json_object_object_del(body, k);
                 again = true;

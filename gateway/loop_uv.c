@@ -62,8 +62,7 @@ static void on_poll(uv_poll_t *h, int status, int events)
 {
     struct uv_watch *u = container_of(h, struct uv_watch, h);
     struct watch *w = u->w;
-    unsigned ev =
-        (events & UV_READABLE ? LOOP_READ : 0) | (events & UV_WRITABLE ? LOOP_WRITE : 0);
+    unsigned ev = (events & UV_READABLE ? LOOP_READ : 0) | (events & UV_WRITABLE ? LOOP_WRITE : 0);
 
     if (!w)
         return;

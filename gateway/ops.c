@@ -72,8 +72,7 @@ static void strip(json_object *body)
         json_object_object_del(body, names[i]);
     for (bool again = true; again;) {
         again = false;
-        json_object_object_foreach(body, k, v)
-        {
+        json_object_object_foreach (body, k, v) {
             (void)v;
             if (k[0] == '_') {
                 json_object_object_del(body, k);
@@ -220,7 +219,8 @@ static enum atp_code check_agent_signal(json_object *body, struct atp_err *e)
         return bad(e, "goal", "missing");
     if (str_eq(sig, "SIGPIPE"))
         return check_message(payload, e);
-    if (str_eq(sig, "SIGRESUME") && (json_get(payload, "approvalToken") || json_get(payload, "hilId")))
+    if (str_eq(sig, "SIGRESUME") &&
+        (json_get(payload, "approvalToken") || json_get(payload, "hilId")))
         return check_answer(payload, e);
     return ATP_OK;
 }
@@ -298,9 +298,10 @@ static enum atp_code check_pid(json_object *body, struct atp_err *e)
     int64_t pid = atp_pid(json_get(body, json_get(body, "pid") ? "pid" : "id"));
 
     if (pid < 0)
-        return bad(e, "pid", json_get(body, "pid") || json_get(body, "id")
-                                 ? "must be a number or a decimal string"
-                                 : "missing");
+        return bad(e, "pid",
+                   json_get(body, "pid") || json_get(body, "id")
+                       ? "must be a number or a decimal string"
+                       : "missing");
     json_object_object_del(body, "id");
     json_add_int(body, "pid", pid);
     return ATP_OK;

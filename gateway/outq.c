@@ -1,8 +1,9 @@
 /*
  * A connection's queue.
  *
- * Order is kept always: a client moves its cursor with every number it sees, so a merged chunk stays
- * at the place, and under the number, of its oldest part; only its turn-local seq is the newest's.
+ * Order is kept always: a client moves its cursor with every number it sees, so a merged chunk
+ * stays at the place, and under the number, of its oldest part; only its turn-local seq is the
+ * newest's.
  */
 #include "gateway/outq.h"
 
@@ -134,14 +135,6 @@ void outq_push(struct outq *q, enum out_type type, struct out_msg *m, uint64_t s
     i->msg = out_msg_ref(m);
     i->seq = seq;
     TAILQ_INSERT_TAIL(&q->items, i, link);
-}
-
-void outq_push_front(struct outq *q, enum out_type type, struct out_msg *m)
-{
-    struct out_item *i = item_new(q, type, m->len);
-
-    i->msg = out_msg_ref(m);
-    TAILQ_INSERT_HEAD(&q->items, i, link);
 }
 
 /* The item keeps copies: the chunk's texts are the publisher's. */

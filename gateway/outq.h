@@ -57,8 +57,6 @@ bool outq_low(const struct outq *q);
 
 /* Queues a reference of its own. seq 0 for replies and local events. */
 void outq_push(struct outq *q, enum out_type type, struct out_msg *m, uint64_t seq);
-/* Before everything else that waits. */
-void outq_push_front(struct outq *q, enum out_type type, struct out_msg *m);
 /* Queues a chunk, or merges it into the waiting one of its turn. m: its frame, borrowed. */
 void outq_push_chunk(struct outq *q, const struct chunk *c, struct out_msg *m);
 /* Drops the waiting chunks; dropped(pid, turn, arg) for each. */

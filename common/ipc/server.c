@@ -476,7 +476,13 @@ static void park(struct conn *c)
 {
     struct server *s = c->s;
 
-    if (c->park != PARK_NONE || c->watch.events || c->gone || c->call.note)
+    if (c->call.note) {
+        /* The sender's next notifications wait in the socket until this one is done. */
+        if (c->watch.loop)
+            watch_set(&c->watch, 0);
+        return;
+    }
+    if (c->park != PARK_NONE || c->watch.events || c->gone)
         return;
     c->park = PARK_NEW;
     TAILQ_INSERT_TAIL(&s->parked, c, park_link);
