@@ -44,9 +44,10 @@ static void line_seen(json_object *line)
     const char *id = json_str(line, "goalId", "");
 
     if (str_eq(role, "user")) {
+        if (!g.open || *id)
+            g.turn = 0;
         g.open = g.any = true;
         if (*id || !g.text) {
-            g.turn = 0;
             free(g.text);
             g.text = xstrdup(json_str(line, "content", ""));
         }
