@@ -1,11 +1,6 @@
 /* JSON: what is accepted, what is refused, what a tree keeps, slices, builders. */
-// clang-format off
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <cmocka.h>
-// clang-format on
+#include "tests/unit/common/cm.h"
+
 #include <dirent.h>
 
 #include "common/base/err.h"
