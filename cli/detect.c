@@ -141,7 +141,7 @@ static json_object *ollama_models(char *base, size_t size)
     int64_t port = 11434;
     const char *env = getenv("OLLAMA_HOST");
     if (!str_empty(env)) {
-        const char *h = strstr(env, "://") ? strstr(env, "://") + 3 : env;
+        const char *scheme = strstr(env, "://"), *h = scheme ? scheme + 3 : env;
         str_copy(host, sizeof host, h);
         char *colon = strrchr(host, ':');
         if (colon) {

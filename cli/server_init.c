@@ -253,7 +253,7 @@ static int key_credential(struct init *in, struct buf *out)
     if (str_empty(key)) {
         free(key);
         key = xmalloc(48);
-        memcpy(key, "sk-avix-", 8);
+        str_copy(key, 48, "sk-avix-");
         rnd_base62(key + 8, 32);
         str_copy(in->api_key, sizeof in->api_key, key);
     } else if (strlen(key) < 32) {

@@ -250,7 +250,7 @@ int cmd_agent_resume(struct cli *c)
 int cmd_agent_kill(struct cli *c)
 {
     int exit = 0, first = 0;
-    int64_t pids[CLI_ARGS_MAX];
+    int64_t pids[CLI_ARGS_MAX] = { 0 };
     for (size_t i = 0; i < c->n_args; i++)
         if ((pids[i] = arg_pid(c, c->args[i], &exit), exit))
             return exit;

@@ -77,10 +77,10 @@ bool listener_is_ours(const struct url *u)
             unsigned port, state;
             unsigned long uid;
             /* sl local_address rem_address st tx:rx tr:when retrnsmt uid; 0A is LISTEN */
+            /* NOLINTNEXTLINE(cert-err34-c): the kernel writes this, a misread line is skipped */
             if (sscanf(line, " %*d: %*[0-9A-Fa-f]:%x %*[0-9A-Fa-f]:%*x %x %*s %*s %*s %lu", &port,
                        &state, &uid) == 3 &&
-                state == 0x0a && // NOLINT(cert-err34-c)
-                (int)port == u->port && !uid_trusted(uid))
+                state == 0x0a && (int)port == u->port && !uid_trusted(uid))
                 ok = false;
         }
         if (f)

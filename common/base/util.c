@@ -97,11 +97,6 @@ bool str_ends(const char *s, const char *suffix)
     return s && n >= m && memcmp(s + n - m, suffix, m) == 0;
 }
 
-bool str_empty(const char *s)
-{
-    return !s || !*s;
-}
-
 bool str_copy(char *dst, size_t size, const char *s)
 {
     size_t n = strlen(s);

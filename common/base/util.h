@@ -38,7 +38,11 @@ char *xasprintf(const char *fmt, ...) printf_like(1, 2);
 bool str_eq(const char *a, const char *b); /* NULL equals only NULL */
 bool str_starts(const char *s, const char *prefix);
 bool str_ends(const char *s, const char *suffix);
-bool str_empty(const char *s); /* NULL or "" */
+/* NULL or "". Inline, so that checkers see what it says of s. */
+static inline bool str_empty(const char *s)
+{
+    return !s || !*s;
+}
 /* Copies s (cut to fit) and ends it; false if it was cut. */
 bool str_copy(char *dst, size_t size, const char *s);
 /* Whole decimal text as an integer within min..max; false otherwise, *ret untouched. */
