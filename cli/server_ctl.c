@@ -2,6 +2,7 @@
  * avix server start | stop | status | logs: the daemon from the outside, by its control socket.
  * None of them needs the gateway, so they work when it does not.
  */
+#include <limits.h>
 #include <errno.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -118,7 +119,7 @@ void pass_env(const char *root)
 
 int cmd_server_start(struct cli *c)
 {
-    char path[512], abs[512];
+    char path[512], abs[PATH_MAX];
     const char *root = root_flag(c), *argv[24];
     size_t n = 0;
     static const char *const values[] = { "port", "bind", "admin-addr", "log" },

@@ -31,6 +31,7 @@ _Noreturn void boot_fail(int status, const char *fmt, ...)
     if (init.loop) {
         logs_flush();
         shutdown_hurry();
+        shutdown_reap();
     }
     if (sockets_made)
         sockets_remove();

@@ -5,8 +5,10 @@
  */
 #include <errno.h>
 #include <signal.h>
+#include <stdio.h>
 #include <sys/reboot.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include "common/base/clock.h"
 #include "common/base/fsx.h"
@@ -195,11 +197,40 @@ void shutdown_hurry(void)
         phase_enter(PHASE_KILL);
 }
 
-/* Everything of ours is dead; orphans of sandboxes are reaped or, as PID 1, killed. */
+/* Orphans that were handed to us as their reaper: nothing of the suite outlives it. */
+static void kill_orphans(void)
+{
+    char path[64], *text = NULL;
+    size_t len;
+
+    snprintf(path, sizeof(path), "/proc/self/task/%d/children", (int)getpid());
+    if (file_read(path, 65536, &text, &len))
+        return;
+    for (char *p = text, *end; *p; p = end) {
+        long pid = strtol(p, &end, 10);
+
+        if (end == p)
+            break;
+        if (pid > 1)
+            (void)kill((pid_t)pid, SIGKILL);
+        while (*end == ' ')
+            end++;
+    }
+    free(text);
+}
+
+/* Kills and reaps what is left, for a second at most: a process may hang in the host kernel. */
 void shutdown_reap(void)
 {
+    int64_t end = mono_ms() + AGENT_END_MS;
+    pid_t pid;
+
     if (getpid() == 1)
         (void)kill(-1, SIGKILL);
-    while (waitpid(-1, NULL, getpid() == 1 ? 0 : WNOHANG) > 0)
-        ;
+    while ((pid = waitpid(-1, NULL, WNOHANG)) >= 0 && mono_ms() < end) {
+        if (pid == 0) {
+            kill_orphans();
+            usleep(1000);
+        }
+    }
 }
