@@ -133,7 +133,7 @@ static int read_history(void)
     close(self.st.fd_history);
     if (!text)
         return bad_start("the history cannot be read");
-    goal_replay(text, len, self.st.resume);
+    goal_replay(text, len, self.st.last_seq > 0); /* else of earlier invocations */
     return 0;
 }
 

@@ -187,8 +187,7 @@ void report_exit(const char *status, const char *reason, const char *result, int
     json_put(st.exit);
     report_result(result);
     st.exit = json_make("status:s reason:s result:s", status, reason, st.result);
-    report.state = "stopped";
-    report.waiting_on = NULL;
+    report_result(NULL); /* no goal is reached by this: the state stays what it was */
     if (!self.token)
         return;
     changed();

@@ -12,6 +12,7 @@
 struct signals sig;
 
 #define STARTS_MAX 64
+#define TEXT_MAX   (1024 * 1024)
 
 static struct timer grace;
 
@@ -66,19 +67,6 @@ static bool seen_before(const char *id)
     return false;
 }
 
-static void on_start(json_object *p)
-{
-    json_object *start =
-        json_make("goalId:s goal:s", json_str(p, "goalId", ""), json_str(p, "goal", ""));
-
-    if (json_object_array_length(sig.starts) >= STARTS_MAX) {
-        log_warn("SIGSTART dropped: too many goals waiting");
-        json_put(start);
-        return;
-    }
-    json_push(sig.starts, start);
-}
-
 static void on_pause(json_object *p)
 {
     (void)p;
@@ -122,26 +110,45 @@ static void add_attachments(struct buf *b, json_object *list)
     }
 }
 
+/* Text and the attachments of the same payload; yours to free(). */
+static char *with_attachments(const char *text, json_object *p)
+{
+    struct buf b = BUF_INIT(TEXT_MAX);
+
+    buf_adds(&b, text);
+    add_attachments(&b, json_arr(p, "attachments"));
+    return b.data ? buf_take(&b) : xstrdup("");
+}
+
+static void on_start(json_object *p)
+{
+    cleanup(freep) char *goal = with_attachments(json_str(p, "goal", ""), p);
+
+    if (json_object_array_length(sig.starts) >= STARTS_MAX) {
+        log_warn("SIGSTART dropped: too many goals waiting");
+        return;
+    }
+    json_push(sig.starts, json_make("goalId:s goal:s", json_str(p, "goalId", ""), goal));
+}
+
+/* From a human: plain. From an agent: with its name before it. */
 static void on_message(json_object *p)
 {
-    struct buf b = BUF_INIT(1024 * 1024);
-    json_object *from = json_obj(p, "from");
-    const char *agent = json_str(from, "agent", json_str(from, "name", json_str(p, "agent", "")));
-    int64_t pid = json_int(from, "pid", json_int(p, "fromPid", 0));
+    cleanup(freep) char *text = with_attachments(json_str(p, "text", ""), p);
+    json_object *agent = json_obj(p, "fromAgent");
 
     if (json_object_array_length(sig.messages) >= MESSAGES_MAX) {
         log_warn("message dropped: %d are waiting", MESSAGES_MAX);
         return;
     }
-    if (*agent && pid)
-        buf_printf(&b, "Message from agent %s (PID %lld): ", agent, (long long)pid);
-    buf_adds(&b, json_str(p, "text", ""));
-    add_attachments(&b, json_arr(p, "attachments"));
-    json_object *m = json_make("text:s", b.data ? b.data : "");
+    cleanup(freep) char *full =
+        agent ? xasprintf("Message from agent %s (PID %lld):\n%s", json_str(agent, "name", ""),
+                          (long long)json_int(agent, "pid", 0), text)
+              : xstrdup(text);
+    json_object *m = json_make("text:s", full);
     if (json_get(p, "from"))
         json_add(m, "from", json_object_get(json_get(p, "from")));
     json_push(sig.messages, m);
-    buf_done(&b);
 }
 
 static void on_pipe(json_object *p)

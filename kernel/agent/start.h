@@ -13,6 +13,7 @@
  *   limits{maxToolChainLength, maxTokensPerTurn, maxOutputTokens, stopGraceSec, modelFallback,
  *          seccomp: enforce|log|off, jail: auto|require|off}
  *   hil{requiredTools[], blockedChains[], taintPolicy}
+ *   lastSeq > 0: the history is that of this invocation, else of earlier ones in the session
  *   fds[]: "history", "secrets": which of the optional descriptors came, in order from 6 up
  */
 #include "common/base/json.h"
