@@ -77,20 +77,34 @@ static int make_room(struct frame_in *in)
     return buf_reserve(&in->b, want);
 }
 
-/* Collects descriptors; false if any arrived beyond max_fds. */
-static bool take_fds(struct msghdr *m, int *fds, size_t max_fds, size_t *n_fds)
+/* What came beside the bytes. */
+struct beside {
+    int *fds;
+    size_t max_fds, *n_fds;
+    struct frame_cred *cred; /* NULL: not asked for */
+};
+
+/* False if descriptors came that nobody asked for. */
+static bool take_beside(struct msghdr *m, const struct beside *b)
 {
     bool fits = !(m->msg_flags & MSG_CTRUNC);
 
-    for (struct cmsghdr *c = CMSG_FIRSTHDR(m); c; c = CMSG_NXTHDR(m, c)) {
+    for (struct cmsghdr *c = m->msg_controllen ? CMSG_FIRSTHDR(m) : NULL; c;
+         c = CMSG_NXTHDR(m, c)) {
+        if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_CREDENTIALS && b->cred) {
+            struct ucred u;
+
+            memcpy(&u, CMSG_DATA(c), sizeof(u));
+            *b->cred = (struct frame_cred){ u.pid, u.uid, u.gid };
+        }
         if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
             continue;
         for (size_t i = 0; i < (c->cmsg_len - CMSG_LEN(0)) / sizeof(int); i++) {
             int fd;
 
             memcpy(&fd, CMSG_DATA(c) + i * sizeof(int), sizeof(fd));
-            if (*n_fds < max_fds) {
-                fds[(*n_fds)++] = fd;
+            if (*b->n_fds < b->max_fds) {
+                b->fds[(*b->n_fds)++] = fd;
             } else {
                 close(fd);
                 fits = false;
@@ -100,12 +114,12 @@ static bool take_fds(struct msghdr *m, int *fds, size_t max_fds, size_t *n_fds)
     return fits;
 }
 
-enum frame_result frame_in_recv(struct frame_in *in, int fd, const char **body, size_t *len,
-                                int *fds, size_t max_fds, size_t *n_fds)
+static enum frame_result recv_some(struct frame_in *in, int fd, const char **body, size_t *len,
+                                   const struct beside *b)
 {
     union {
         struct cmsghdr align;
-        char space[CMSG_SPACE(FDS_MAX * sizeof(int))];
+        char space[CMSG_SPACE(FDS_MAX * sizeof(int)) + CMSG_SPACE(sizeof(struct ucred))];
     } ctl;
     enum frame_result r = frame_in_next(in, body, len);
     struct iovec iov;
@@ -120,7 +134,7 @@ enum frame_result frame_in_recv(struct frame_in *in, int fd, const char **body, 
     }
     iov.iov_base = in->b.data + in->b.len;
     iov.iov_len = in->b.cap - in->b.len - 1;
-    if (max_fds) {
+    if (b->max_fds || b->cred) {
         m.msg_control = &ctl;
         m.msg_controllen = sizeof(ctl);
     }
@@ -129,13 +143,28 @@ enum frame_result frame_in_recv(struct frame_in *in, int fd, const char **body, 
     while (n < 0 && errno == EINTR);
     if (n < 0)
         return errno == EAGAIN ? FRAME_MORE : FRAME_ERROR;
-    if (!(max_fds ? take_fds(&m, fds, max_fds, n_fds) : !(m.msg_flags & MSG_CTRUNC)))
+    if (!take_beside(&m, b))
         return FRAME_BAD;
     if (!n)
         return in->b.len ? FRAME_CUT : FRAME_EOF;
     in->b.len += (size_t)n;
     in->b.data[in->b.len] = '\0';
     return frame_in_next(in, body, len);
+}
+
+enum frame_result frame_in_recv(struct frame_in *in, int fd, const char **body, size_t *len,
+                                int *fds, size_t max_fds, size_t *n_fds)
+{
+    return recv_some(in, fd, body, len, &(struct beside){ fds, max_fds, n_fds, NULL });
+}
+
+enum frame_result frame_in_recv_cred(struct frame_in *in, int fd, const char **body, size_t *len,
+                                     struct frame_cred *cred)
+{
+    size_t none = 0;
+
+    cred->pid = 0;
+    return recv_some(in, fd, body, len, &(struct beside){ NULL, 0, &none, cred });
 }
 
 enum frame_result frame_in_read(struct frame_in *in, int fd, const char **body, size_t *len)

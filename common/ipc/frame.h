@@ -49,6 +49,15 @@ enum frame_result frame_in_read(struct frame_in *in, int fd, const char **body, 
  * *n_fds is raised by their number. Surplus descriptors are closed and the frame is FRAME_BAD. */
 enum frame_result frame_in_recv(struct frame_in *in, int fd, const char **body, size_t *len,
                                 int *fds, size_t max_fds, size_t *n_fds);
+/* As frame_in_read on a socket with SO_PASSCRED: also who wrote these bytes. cred->pid is 0 if
+ * nothing was read or the kernel did not say. */
+struct frame_cred {
+    pid_t pid;
+    uid_t uid;
+    gid_t gid;
+};
+enum frame_result frame_in_recv_cred(struct frame_in *in, int fd, const char **body, size_t *len,
+                                     struct frame_cred *cred);
 
 /* Outgoing side: bytes waiting for a socket that was not ready. */
 struct frame_out {

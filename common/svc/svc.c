@@ -52,7 +52,9 @@ static void config_read(void)
 static void drain_step(void *arg)
 {
     (void)arg;
-    if (server_n_calls(svc.server) == 0 || mono_ms() >= drain.until)
+    unsigned open = svc.server ? server_n_calls(svc.server) : svc.spec->open_calls();
+
+    if (open == 0 || mono_ms() >= drain.until)
         loop_stop(svc.loop);
     else
         timer_set(&drain.timer, DRAIN_STEP_MS);
@@ -64,7 +66,8 @@ void svc_stop(void)
         return;
     svc.stopping = true;
     log_info("stopping");
-    server_pause(svc.server, true);
+    if (svc.server)
+        server_pause(svc.server, true);
     if (svc.spec->stop)
         svc.spec->stop();
     drain.until = mono_ms() + DRAIN_MS;
@@ -100,7 +103,8 @@ static void serve(const struct svc_spec *spec)
     loop_signal(svc.loop, SIGTERM, on_term, NULL);
     loop_signal(svc.loop, SIGINT, on_term, NULL);
     svc_dispatch_init(spec);
-    svc.server = server_new(svc.loop, svc.listen_fd, &o, svc_dispatch, NULL);
+    if (!spec->open_calls)
+        svc.server = server_new(svc.loop, svc.listen_fd, &o, svc_dispatch, NULL);
 }
 
 int svc_main(const struct svc_spec *spec, int argc, char **argv)

@@ -92,6 +92,9 @@ struct svc_spec {
     bool late_ready; /* the room calls svc_ready() itself (kernel: after recovery; gateway: port
                         open) */
     bool no_router;  /* the router itself: no registration */
+    /* The room serves svc.listen_fd itself (the router) and says how many calls are open;
+     * svc.server is NULL. */
+    unsigned (*open_calls)(void);
 };
 
 /* The running unit. One per process. */
