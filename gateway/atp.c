@@ -64,7 +64,8 @@ void atp_detail_int(struct atp_err *e, const char *key, int64_t v)
 
 void atp_err_done(struct atp_err *e)
 {
-    json_putp(&e->detail);
+    json_put(e->detail);
+    e->detail = NULL;
 }
 
 /* --- errors from inside ----------------------------------------------------------------------- */
@@ -281,7 +282,8 @@ enum atp_code atp_parse(const char *text, size_t len, struct atp_in *in, struct 
 
 void atp_in_done(struct atp_in *in)
 {
-    json_putp(&in->root);
+    json_put(in->root);
+    in->root = NULL;
 }
 
 int64_t atp_pid(json_object *v)

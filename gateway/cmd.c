@@ -248,6 +248,9 @@ static void on_reply(struct ipc_reply *r, void *arg)
         if (ref[0])
             log_error("%s: %s (%s) ref %s", m->method, r->error.message, err_name(r->err), ref);
         cmd_fail(m, &e);
+        if (gw == GW_LOGOUT && c->id->revoked)
+            c->close(c, 4003, "token_revoked");
+        c->leaving = c->leaving && gw != GW_LOGOUT;
         return;
     }
     json_object *body = shape_reply(m, r->result);
@@ -280,6 +283,8 @@ static void start_call(struct cmd *m)
     json_object *user = ident_user(m->id_by, m->token);
     int ms = m->op->flags & OP_LONG ? CMD_LONG_MS : CMD_MS;
 
+    if (m->op->gw == GW_LOGOUT)
+        m->c->leaving = true;
     m->call = svc_call(m->method, params_for(m), user, ms, on_reply, m);
     json_put(user);
 }

@@ -66,7 +66,8 @@ struct conn {
     bool muted;      /* the token has expired: nothing is delivered */
     uint64_t cursor; /* last ring number queued or passed over */
     uint64_t last_seq;
-    bool stuck; /* the ring evicted what this connection still needed */
+    bool leaving; /* its own logout is under way */
+    bool stuck;   /* the ring evicted what this connection still needed */
 
     struct cmd_list cmds;
     unsigned n_cmds;

@@ -166,9 +166,9 @@ void http_login(struct req *r)
         return;
     }
     r->want_cookie = json_flag(o, "cookie", false);
-    p = json_make("identity:s credential:s remote:s secure:b admin:b", json_str(o, "identity", ""),
-                  json_str(o, "credential", ""), r->f.remote, (int)r->f.secure,
-                  (int)(r->s->l->admin && r->f.loopback));
+    p = json_make("identity:s credential:s remote:s secure:b listener:s",
+                  json_str(o, "identity", ""), json_str(o, "credential", ""), r->f.remote,
+                  (int)r->f.secure, r->s->l->admin ? "admin" : "user");
     if (json_get(o, "otp"))
         json_add_str(p, "otp", json_str(o, "otp", ""));
     if (r->agent[0])

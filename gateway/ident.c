@@ -35,6 +35,7 @@ struct ident_query {
     unsigned gen, tries;
 };
 
+int64_t ident_refresh_window_ms = 300000;
 static struct entries cache = TAILQ_HEAD_INITIALIZER(cache);
 static struct map by_key, sessions;
 static unsigned n_cached, revocations;
@@ -184,6 +185,7 @@ struct ident *ident_learn(const char *token, json_object *answer, const struct i
     json_object *crews = json_arr(claims, "crews");
     char key[65];
 
+    ident_refresh_window_ms = json_int(answer, "refresh_window_ms", ident_refresh_window_ms);
     if (!exp)
         exp = instant(answer, "expires_at");
     if (!who[0] || !sid[0] || role == ROLE_NONE || !exp || strlen(who) >= sizeof(like->identity) ||

@@ -54,6 +54,8 @@ struct ident_query;
 struct ident_query *ident_ask(const char *token, ident_fn fn, void *arg);
 void ident_cancel(struct ident_query *q); /* fn will not run */
 
+/* policy.token_refresh_window as authsvc last said it. */
+extern int64_t ident_refresh_window_ms;
 /* A usable token at this moment. */
 bool ident_live(const struct ident *i, int64_t now_ms);
 /* The _user object for a call; yours. */

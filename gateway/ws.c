@@ -17,7 +17,6 @@
 #define STALL_MS       30000
 #define CLOSE_FLUSH_MS 2000
 #define EXPIRED_MS     600000
-#define WARN_FIRST_MS  300000
 #define WARN_LAST_MS   60000
 #define REPLIES_MAX    (16U << 20)
 
@@ -103,7 +102,8 @@ void ws_close_session(const struct sess *s, int code, const char *reason)
 
     for (c = LIST_FIRST(&conns); c; c = next) {
         next = LIST_NEXT(c, link);
-        if (!s || c->id->sess == s)
+        /* One that logs out itself gets its reply first. */
+        if (!s || (c->id->sess == s && !(c->leaving && code == 4003)))
             close_conn(c, code, reason);
     }
 }
@@ -368,7 +368,7 @@ static void warn(struct wsc *w, int64_t left)
 /* Token expiry; returns ms until the next date of it. */
 static int64_t check_token(struct wsc *w)
 {
-    int64_t left = w->c.exp_ms - now_ms();
+    int64_t left = w->c.exp_ms - now_ms(), first = ident_refresh_window_ms;
 
     if (w->warned_exp != w->c.exp_ms) {
         w->warned_exp = w->c.exp_ms;
@@ -390,14 +390,14 @@ static int64_t check_token(struct wsc *w)
         }
         return left;
     }
-    if (left <= WARN_FIRST_MS) {
+    if (left <= first) {
         if (!w->warned) {
             w->warned = 1;
             warn(w, left);
         }
         return left - WARN_LAST_MS;
     }
-    return left - WARN_FIRST_MS;
+    return left - first;
 }
 
 static void arm(struct wsc *w, int64_t now)
