@@ -209,6 +209,8 @@ int entry_parse(struct entry *e, json_object *d, const char **why)
     if (output || json_get(d, "output"))
         json_add(e->descriptor, "output_schema",
                  output ? json_dup(output) : to_schema(json_get(d, "output")));
+    json_object_object_del(e->descriptor, "input"); /* the schemas stand for them */
+    json_object_object_del(e->descriptor, "output");
     return 0;
 }
 

@@ -175,7 +175,7 @@ static void load_json(void)
     if (file_read(sn.json, FILE_LIMIT, &text, &len))
         return;
     /* the text ends in ,"mac":"…"} and a newline */
-    body = len > MAC_LEN + 12 ? len - MAC_LEN - 12 : 0;
+    body = len > MAC_LEN + 11 ? len - MAC_LEN - 11 : 0;
     seal("", text, body, mac);
     if (!body || memcmp(text + body, ",\"mac\":\"", 8) != 0 ||
         !ct_equal(mac, text + body + 8, MAC_LEN) || json_parse(text, len - 1, &o)) {
