@@ -45,7 +45,7 @@ static json_object *dflt_of(const struct field *f, const char *model)
     case T_INT:
         return json_object_new_int64((int64_t)f->dflt);
     case T_NUM:
-        return json_object_new_double(f->dflt);
+        return json_new_double(f->dflt, NULL);
     case T_BOOL:
         return json_object_new_boolean(f->dflt > 0);
     case T_SET:
@@ -162,7 +162,7 @@ static json_object *clamp(const struct field *f, const struct bounds *b, json_ob
         if (x > b->max)
             y = b->max, *by = b->max_by;
         if (*by)
-            to = f->type == T_INT ? json_object_new_int64((int64_t)y) : json_object_new_double(y);
+            to = f->type == T_INT ? json_object_new_int64((int64_t)y) : json_new_double(y, NULL);
     } else if (f->type == T_BOOL && b->locked &&
                json_object_get_boolean(b->locked) != json_object_get_boolean(v)) {
         *by = b->lock_by;
