@@ -138,7 +138,7 @@ struct ipc_call {
     int fds[16];
     size_t n_fds;
     pid_t listener;
-    bool repeatable, is_note, repeated;
+    bool repeatable, is_note, await_close, repeated;
     bool sent;   /* the whole request is in the socket */
     bool paused; /* by ipc_pause */
     bool busy, dead;
@@ -269,7 +269,7 @@ static void start(struct ipc_call *c)
         return;
     }
     c->sent = r == 0;
-    if (c->sent && c->is_note) {
+    if (c->sent && c->is_note && !c->await_close) {
         c->reply.err = 0;
         finish(c);
         return;
@@ -386,6 +386,7 @@ struct ipc_call *ipc_start(struct loop *l, const struct ipc_req *q, ipc_note_fn 
     c->listener = q->listener;
     c->repeatable = q->repeatable;
     c->is_note = q->note;
+    c->await_close = q->await_close;
     for (size_t i = 0; i < q->n_fds && i < N_ELEMS(c->fds); i++)
         c->fds[c->n_fds++] = fcntl(q->fds[i], F_DUPFD_CLOEXEC, 3);
     ipc_request_text(q, &c->text);

@@ -17,9 +17,10 @@ struct ipc_req {
     int timeout_ms;    /* 0: IPC_TIMEOUT_MS; -1: none */
     bool send_timeout; /* put _timeout_ms on the wire */
     bool repeatable;   /* readOnly or idempotent: repeated once on a broken connection */
-    bool note;      /* a notification: done when written and, for ipc_call, when the peer closed */
-    pid_t listener; /* > 0: the listener must be this process (SO_PEERCRED), else ERR_UNAVAIL */
-    const int *fds; /* descriptors to send along (init.sock), borrowed */
+    bool note; /* a notification: done when written and, for ipc_call, when the peer closed */
+    bool await_close; /* a notification is done when the peer has closed: its acknowledgement */
+    pid_t listener;   /* > 0: the listener must be this process (SO_PEERCRED), else ERR_UNAVAIL */
+    const int *fds;   /* descriptors to send along (init.sock), borrowed */
     size_t n_fds;
     int reply_fd; /* ipc_call only, 1: expect one descriptor with the reply, put into ipc_reply.fd
                    */

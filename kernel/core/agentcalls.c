@@ -107,8 +107,8 @@ void agent_list(struct call *c, const struct caller *w)
         if (!str_eq(p->session_id, me->session_id) ||
             (want < 3 && !str_eq(pstate_names[p->state], states[want])))
             continue;
-        json_object *by = p->parent_pid ? json_object_new_int64(p->parent_pid)
-                                        : json_object_new_string(p->user);
+        json_object *by =
+            p->parent_pid ? json_object_new_int64(p->parent_pid) : json_object_new_string(p->user);
         json_push(out, json_make("pid:i name:s status:s goal:s spawnedBy:o", p->pid, p->name,
                                  pstate_names[p->state], p->goal, by));
     }
@@ -164,9 +164,8 @@ void agent_caps(struct call *c, const struct caller *w)
     struct proc *p = self(c, w);
     if (!p)
         return;
-    json_object *limits =
-        json_make("maxTokensPerTurn:i maxToolChainLength:i toolCallBudgets:o", (int64_t)8000,
-                  (int64_t)svc.config->max_tool_chain, json_new());
+    json_object *limits = json_make("maxTokensPerTurn:i maxToolChainLength:i toolCallBudgets:o",
+                                    (int64_t)8000, (int64_t)svc.config->max_tool_chain, json_new());
     call_reply(c, json_make("grantedTools:o constraints:o tokenExpiresAt:s", json_dup(p->grants),
                             limits, rfc3339(p->token_exp, ts)));
 }
@@ -252,9 +251,9 @@ static int apply_state(struct proc *p, json_object *r)
     bool was_idle = p->inv == IV_IDLE || (p->inv == IV_PAUSED && p->before_pause == PS_WAITING);
     if (s == PS_WAITING && wait == WO_NONE)
         wait = WO_SIGNAL;
-    enum inv_state iv = s == PS_PAUSED                            ? IV_PAUSED
+    enum inv_state iv = s == PS_PAUSED                          ? IV_PAUSED
                         : goal || (s == PS_WAITING && was_idle) ? IV_IDLE
-                                                                  : IV_RUNNING;
+                                                                : IV_RUNNING;
     if (s == PS_PAUSED && p->state != PS_PAUSED) {
         p->before_pause = p->state;
         p->before_wait = p->waiting_on;
@@ -293,7 +292,8 @@ void agent_report(struct call *c, const struct caller *w)
     call_reply(c, json_make("ack:i quota:o contextLimit:i", seq, quota, p->context_limit));
 }
 
-/* --- signals of agents and resources ----------------------------------------------------------- */
+/* --- signals of agents and resources -----------------------------------------------------------
+ */
 
 void agent_signal(struct call *c, const struct caller *w)
 {
@@ -337,9 +337,9 @@ static void on_renewal(struct proc *p, int err, json_object *result, void *arg)
         json_push(r->grants, json_make("resource:s granted:b reason:s", "token_renewal", 0,
                                        err ? err_name(err) : "EUNAVAIL"));
     else
-        json_push(r->grants, json_make("resource:s granted:b expiresAt:s new_token:s",
-                                       "token_renewal", 1, json_str(result, "expiresAt", ""),
-                                       json_str(result, "token", "")));
+        json_push(r->grants,
+                  json_make("resource:s granted:b expiresAt:s new_token:s", "token_renewal", 1,
+                            json_str(result, "expiresAt", ""), json_str(result, "token", "")));
     resources_next(r);
 }
 
@@ -348,9 +348,9 @@ static void grant_context(struct resources *r, struct proc *p, json_object *q)
     int64_t want = json_int(q, "amount", 0), window = json_int(p->requested, "modelWindow", 0);
     int64_t room = window - p->context_limit;
     if (json_flag(p->requested, "contextFixed", false) || room <= 0 || want <= 0) {
-        json_push(r->grants, json_make("resource:s granted:b amount:i newTotal:i reason:s",
-                                       "context_tokens", 0, (int64_t)0, p->context_limit,
-                                       "the model's window is used up"));
+        json_push(r->grants,
+                  json_make("resource:s granted:b amount:i newTotal:i reason:s", "context_tokens",
+                            0, (int64_t)0, p->context_limit, "the model's window is used up"));
         return;
     }
     if (want > room)
@@ -362,6 +362,8 @@ static void grant_context(struct resources *r, struct proc *p, json_object *q)
                                    "context_tokens", 1, want, p->context_limit, NULL));
 }
 
+static const char no_human[] = "nobody can be asked: this system takes no requests for tools";
+
 static void grant_one(struct resources *r, struct proc *p, json_object *q)
 {
     const char *what = json_str(q, "resource", "");
@@ -370,11 +372,15 @@ static void grant_one(struct resources *r, struct proc *p, json_object *q)
     } else if (str_eq(what, "tool")) {
         const char *tool = json_str(q, "name", json_str(q, "tool", ""));
         bool has = json_arr_has(p->grants, tool);
-        json_push(r->grants,
-                  json_make("resource:s granted:b tool:s reason:s errno:s", what, (int)has, tool,
-                            has ? "already granted"
-                                : "nobody can be asked: this system takes no requests for tools",
-                            has ? NULL : "EDENIED"));
+        json_object *g = json_make("resource:s granted:b tool:s", what, (int)has, tool);
+        if (has) {
+            json_add_str(g, "scope", "session");
+            json_add_str(g, "new_token", p->token ? p->token : "");
+        } else {
+            json_add_str(g, "reason", no_human);
+            json_add_str(g, "errno", "EDENIED");
+        }
+        json_push(r->grants, g);
     } else {
         json_push(r->grants, json_make("resource:s granted:b reason:s errno:s", what, 0,
                                        "this resource cannot be granted here", "EDENIED"));
@@ -418,9 +424,7 @@ void resource_request(struct call *c, const struct caller *w)
         }
         bool has = json_arr_has(p->grants, tool);
         call_reply(c, json_make("granted:b tool:s reason:s", (int)has, tool,
-                                has ? "already granted"
-                                    : "nobody can be asked: this system takes no requests for "
-                                      "tools"));
+                                has ? "already granted" : no_human));
         return;
     }
     const char *id = args_str(&a, "requestId", 79);

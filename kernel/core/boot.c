@@ -152,11 +152,12 @@ static void kill_unknown(json_object *agents)
         struct proc *p = proc_find(json_int(o, "avixPid", -1));
         if (p && !proc_final(p))
             continue;
-        cleanup(json_putp) json_object *q = json_make(
-            "avixPid:i hostPid:i startTime:i signal:s", json_int(o, "avixPid", 0),
-            json_int(o, "hostPid", 0), json_int(o, "startTime", 0), "KILL");
-        struct ipc_req req = { .sock = sock, .method = "init/kill", .params = q,
-                               .listener = svc.init_pid };
+        cleanup(json_putp) json_object *q =
+            json_make("avixPid:i hostPid:i startTime:i signal:s", json_int(o, "avixPid", 0),
+                      json_int(o, "hostPid", 0), json_int(o, "startTime", 0), "KILL");
+        struct ipc_req req = {
+            .sock = sock, .method = "init/kill", .params = q, .listener = svc.init_pid
+        };
         (void)ipc_start(svc.loop, &req, NULL, NULL, NULL);
     }
 }
@@ -194,8 +195,8 @@ static void on_list(struct ipc_reply *r, void *arg)
     if (new_boot && *stored && store_check())
         die(74, "the database is damaged; avix.db.v* holds older copies");
     load_all();
-    log_info("%zu processes to look after%s", K.procs.n, new_boot ? ", first start of this boot"
-                                                                  : "");
+    log_info("%zu processes to look after%s", K.procs.n,
+             new_boot ? ", first start of this boot" : "");
     adopt_all(r->result);
     (void)db_run(DB_FULL, "INSERT OR REPLACE INTO meta(k, v) VALUES('boot_id', ?)", "s", K.boot_id);
     K.recovered = true;
@@ -207,8 +208,11 @@ static void ask_list(void *arg)
     char sock[108];
     (void)arg;
     snprintf(sock, sizeof sock, "%s/init.sock", svc.run_dir);
-    struct ipc_req q = { .sock = sock, .method = "init/list", .timeout_ms = 5000,
-                         .listener = svc.init_pid, .repeatable = true };
+    struct ipc_req q = { .sock = sock,
+                         .method = "init/list",
+                         .timeout_ms = 5000,
+                         .listener = svc.init_pid,
+                         .repeatable = true };
     (void)ipc_start(svc.loop, &q, NULL, on_list, NULL);
 }
 

@@ -254,8 +254,8 @@ static void ignore_renew(struct proc *p, int err, json_object *result, void *arg
     if (!p || err)
         return;
     (void)sig_send(p, "SIGUSR1",
-                   json_make("event:s token:s expiresAt:s", "token",
-                             json_str(result, "token", ""), json_str(result, "expiresAt", "")),
+                   json_make("event:s token:s expiresAt:s", "token", json_str(result, "token", ""),
+                             json_str(result, "expiresAt", "")),
                    "kernel");
 }
 
@@ -352,8 +352,8 @@ void sys_proc_setcap(struct call *c, const struct caller *w)
 /* --- signals ---------------------------------------------------------------------------------- */
 
 enum user_signal { US_START, US_PAUSE, US_RESUME, US_KILL, US_STOP, US_PIPE, US_COUNT };
-static const char *const user_signals[] = { "SIGSTART", "SIGPAUSE", "SIGRESUME",
-                                            "SIGKILL",  "SIGSTOP",  "SIGPIPE",  NULL };
+static const char *const user_signals[] = { "SIGSTART", "SIGPAUSE", "SIGRESUME", "SIGKILL",
+                                            "SIGSTOP",  "SIGPIPE",  NULL };
 
 static const char *sender(const struct caller *w, char *buf, size_t size)
 {
@@ -368,17 +368,17 @@ static const char *sender(const struct caller *w, char *buf, size_t size)
 int proc_message(struct proc *p, const char *text, json_object *attachments, const char *from,
                  const struct proc *agent)
 {
-    cleanup(freep) char *full =
-        agent ? xasprintf("Message from agent %s (PID %lld): %s", agent->name,
-                          (long long)agent->pid, text)
-              : xstrdup(text);
+    cleanup(freep) char *full = agent ? xasprintf("Message from agent %s (PID %lld): %s",
+                                                  agent->name, (long long)agent->pid, text)
+                                      : xstrdup(text);
     if (proc_final(p))
         return ERR_CONFLICT;
     if (proc_idle(p) && !p->n_sigs)
         return life_goal(p, full, attachments);
     json_object *payload = json_make("text:s", text);
-    json_add(payload, "from", agent ? json_make("pid:i name:s", agent->pid, agent->name)
-                                    : json_object_new_string(from));
+    json_add(payload, "from",
+             agent ? json_make("pid:i name:s", agent->pid, agent->name)
+                   : json_object_new_string(from));
     if (attachments)
         json_add(payload, "attachments", json_dup(attachments));
     return sig_send(p, "SIGPIPE", payload, from);
@@ -394,8 +394,7 @@ static void one_signal(struct call *c, const struct caller *w, struct proc *p, i
     sender(w, from, sizeof from);
     switch ((enum user_signal)sig) {
     case US_START:
-        r = !proc_idle(p) ? ERR_CONFLICT
-                          : life_goal(p, json_str(payload, "goal", p->goal), NULL);
+        r = !proc_idle(p) ? ERR_CONFLICT : life_goal(p, json_str(payload, "goal", p->goal), NULL);
         break;
     case US_PAUSE:
         r = proc_pause(p, false, json_str(payload, "reason", ""));

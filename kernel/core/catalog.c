@@ -23,8 +23,8 @@ static bool prerelease(const char *v)
 static int better(const void *a, const void *b)
 {
     const struct package *x = a, *y = b;
-    if (x->system != y->system)
-        return x->system ? -1 : 1;
+    if (x->shared != y->shared)
+        return x->shared ? -1 : 1;
     bool px = prerelease(x->version), py = prerelease(y->version);
     if (px != py)
         return px ? 1 : -1;
@@ -44,7 +44,7 @@ static size_t find_exact(const struct catalog *c, const char *name, const char *
                 (*version && !str_eq(dv, version)))
                 continue;
             struct package *p = &ret[n++];
-            p->system = d == 0;
+            p->shared = d == 0;
             str_copy(p->version, sizeof p->version, dv);
             snprintf(p->dir, sizeof p->dir, "%s/%.100s", c->paths[d], dir);
         }
@@ -109,7 +109,7 @@ static void on_manifest(struct ipc_reply *r, void *arg)
     if (!r->err && text && !manifest_parse(text, strlen(text), dir, &m, &e)) {
         json_push(l->out, json_make("name:s version:s description:s author:s path:s scope:s",
                                     m->name, m->version, m->description, m->author, p->dir,
-                                    p->system ? "system" : "user"));
+                                    p->shared ? "system" : "user"));
         manifest_free(m);
     } else if (r->err != ERR_NOTFOUND && r->err != ERR_NOENT) {
         log_warn("%s/manifest.yaml: %s", p->dir, r->err ? r->error.message : e.msg);
@@ -146,10 +146,10 @@ static void collect(struct listing *l)
             struct package best[8];
             if (!package_split(dir, dn, sizeof dn, dv, sizeof dv))
                 continue;
-            if (d == 1 && find_exact(&l->cat, dn, "", best, N_ELEMS(best)) && best[0].system)
+            if (d == 1 && find_exact(&l->cat, dn, "", best, N_ELEMS(best)) && best[0].shared)
                 continue;
             struct package *p = &l->pkgs[l->n++];
-            p->system = d == 0;
+            p->shared = d == 0;
             str_copy(p->version, sizeof p->version, dv);
             snprintf(p->dir, sizeof p->dir, "%s/%.100s", l->cat.paths[d], dir);
         }

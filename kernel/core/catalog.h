@@ -3,9 +3,9 @@
 #include "kernel/core/core.h"
 
 struct package {
-    char dir[160];     /* VFS directory, "" none */
-    char version[64];  /* of the directory name, "" for a plain one */
-    bool system;
+    char dir[160];    /* VFS directory, "" none */
+    char version[64]; /* of the directory name, "" for a plain one */
+    bool shared;
 };
 #define CATALOG_DIRS 2
 

@@ -151,9 +151,8 @@ int conv_stopped(const char *root, const char *user, const char *agent, const ch
         return 0;
     char ts[RFC3339_LEN];
     cleanup(freep) char *text = xasprintf("[Agent stopped: %s]", reason);
-    cleanup(json_putp) json_object *o =
-        json_make("seq:i ts:s role:s content:s", t.last_seq + 1, rfc3339(now_ms(), ts), "system",
-                  text);
+    cleanup(json_putp) json_object *o = json_make("seq:i ts:s role:s content:s", t.last_seq + 1,
+                                                  rfc3339(now_ms(), ts), "system", text);
     cleanup(freep) char *line = xasprintf("%s\n", json_text(o));
     int r = write_all(fd, line, strlen(line));
     if (!r && fdatasync(fd) < 0)
@@ -177,9 +176,9 @@ static json_object *call_of(json_object *entries, const char *id)
 
 static json_object *entry_of(json_object *line)
 {
-    static const char *const keep[] = { "role",    "content",      "toolCalls", "filesChanged",
-                                        "thought", "seq",          "ts",        "turn",
-                                        "turnId",  "from",         "usage",     "summaryOf",
+    static const char *const keep[] = { "role",    "content", "toolCalls", "filesChanged",
+                                        "thought", "seq",     "ts",        "turn",
+                                        "turnId",  "from",    "usage",     "summaryOf",
                                         "taint" };
     json_object *e = json_new();
     for (size_t i = 0; i < N_ELEMS(keep); i++) {
@@ -243,8 +242,8 @@ json_object *conv_merge(const char *text, size_t len, size_t offset, size_t limi
     return out;
 }
 
-static int read_whole(const char *root, const char *user, const char *agent,
-                      const char *invocation, char **ret, size_t *ret_len)
+static int read_whole(const char *root, const char *user, const char *agent, const char *invocation,
+                      char **ret, size_t *ret_len)
 {
     char name[64];
     cleanup(closep) int dir = agent_dir(root, user, agent, false);

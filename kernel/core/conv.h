@@ -7,9 +7,9 @@
 #include "common/base/json.h"
 
 struct conv_tail {
-    int64_t last_seq;     /* of the last whole line that has one, 0 if none */
-    int64_t lines;        /* whole lines */
-    bool stopped_note;    /* the last line is an [Agent stopped: …] */
+    int64_t last_seq;  /* of the last whole line that has one, 0 if none */
+    int64_t lines;     /* whole lines */
+    bool stopped_note; /* the last line is an [Agent stopped: …] */
 };
 
 /* Opens for appending, making the file and its directories (fsync of each); cuts a torn last line.

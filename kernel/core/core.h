@@ -5,24 +5,29 @@
  * done; everything else is read from the database when asked for.
  */
 #include "common/base/err.h"
+#include "common/base/map.h"
 #include "common/svc/svc.h"
 #include "common/svc/token.h"
 #include "kernel/core/grants.h"
 #include "kernel/core/store.h"
 
 /* Names travel and are stored as text; the enum and its names are one list each. */
-#define PSTATES(X)                                                                          \
-    X(PENDING, "pending") X(RUNNING, "running") X(PAUSED, "paused") X(WAITING, "waiting") \
-        X(STOPPED, "stopped") X(CRASHED, "crashed")
-#define WAITS(X)                                                                       \
-    X(NONE, NULL) X(HUMAN, "human-approval") X(PIPE_READ, "pipe-read")                \
-        X(PIPE_WRITE, "pipe-write") X(SIGNAL, "signal")
-#define INV_STATES(X)                                                                       \
-    X(RUNNING, "running") X(IDLE, "idle") X(PAUSED, "paused") X(COMPLETED, "completed")    \
-        X(FAILED, "failed") X(KILLED, "killed")
-#define SESS_STATES(X)                                                                       \
-    X(RUNNING, "running") X(IDLE, "idle") X(PAUSED, "paused") X(COMPLETED, "completed")     \
-        X(FAILED, "failed") X(ARCHIVED, "archived")
+#define PSTATES(X)                                                                        \
+    X(PENDING, "pending")                                                                 \
+    X(RUNNING, "running") X(PAUSED, "paused") X(WAITING, "waiting") X(STOPPED, "stopped") \
+        X(CRASHED, "crashed")
+#define WAITS(X)                                                                     \
+    X(NONE, NULL)                                                                    \
+    X(HUMAN, "human-approval") X(PIPE_READ, "pipe-read") X(PIPE_WRITE, "pipe-write") \
+        X(SIGNAL, "signal")
+#define INV_STATES(X)                                                                 \
+    X(RUNNING, "running")                                                             \
+    X(IDLE, "idle") X(PAUSED, "paused") X(COMPLETED, "completed") X(FAILED, "failed") \
+        X(KILLED, "killed")
+#define SESS_STATES(X)                                                                \
+    X(RUNNING, "running")                                                             \
+    X(IDLE, "idle") X(PAUSED, "paused") X(COMPLETED, "completed") X(FAILED, "failed") \
+        X(ARCHIVED, "archived")
 #define AS_PS(id, name) PS_##id,
 #define AS_WO(id, name) WO_##id,
 #define AS_IV(id, name) IV_##id,
@@ -31,8 +36,8 @@ enum pstate { PSTATES(AS_PS) PS_COUNT };
 enum wait_on { WAITS(AS_WO) WO_COUNT };
 enum inv_state { INV_STATES(AS_IV) IV_COUNT };
 enum sess_state { SESS_STATES(AS_SS) SS_COUNT };
-extern const char *const pstate_names[PS_COUNT], *const wait_names[WO_COUNT],
-    *const inv_names[IV_COUNT], *const sess_names[SS_COUNT];
+extern const char *const pstate_names[PS_COUNT],
+    *const wait_names[WO_COUNT], *const inv_names[IV_COUNT], *const sess_names[SS_COUNT];
 /* Index in such a table, -1 if the name is in none (NULL: the row whose name is NULL). */
 int name_index(const char *const *names, int n, const char *s);
 
@@ -40,16 +45,16 @@ int name_index(const char *const *names, int n, const char *s);
  * How far a host process of this PID has come (steps 3 to 8 of kernel page, section 4). In memory
  * only: after a restart it follows from the row and from init's list (boot.c).
  */
-#define PHASES(X)                                                                     \
-    X(REST, "rest")       /* no host process, none wanted: hibernated or final */     \
-    X(FORK, "fork")       /* init/spawn sent, unanswered */                           \
-    X(MINT, "mint")       /* host process known, token asked for */                   \
-    X(READY, "ready")     /* T2 done, the agent has not asked for its token */        \
-    X(TOOLS, "tools")     /* token given, its tools not all added */                  \
-    X(START, "start")     /* SIGSTART on its way, no report yet */                    \
-    X(LIVE, "live")       /* reports */                                               \
-    X(ENDING, "ending")   /* told to die by us, exit awaited */                       \
-    X(GONE, "gone")       /* exit recorded, effects under way */
+#define PHASES(X)                                                               \
+    X(REST, "rest")     /* no host process, none wanted: hibernated or final */ \
+    X(FORK, "fork")     /* init/spawn sent, unanswered */                       \
+    X(MINT, "mint")     /* host process known, token asked for */               \
+    X(READY, "ready")   /* T2 done, the agent has not asked for its token */    \
+    X(TOOLS, "tools")   /* token given, its tools not all added */              \
+    X(START, "start")   /* SIGSTART on its way, no report yet */                \
+    X(LIVE, "live")     /* reports */                                           \
+    X(ENDING, "ending") /* told to die by us, exit awaited */                   \
+    X(GONE, "gone")     /* exit recorded, effects under way */
 #define AS_PH(id, name) PH_##id,
 enum phase { PHASES(AS_PH) PH_COUNT };
 extern const char *const phase_names[PH_COUNT];
@@ -116,10 +121,10 @@ struct kernel {
     struct hmac *kern;
     char boot_id[160];
     int64_t started_at;
-    bool stopping;      /* no new work */
-    bool recovered;     /* re-adoption is done, the machine runs */
+    bool stopping;          /* no new work */
+    bool recovered;         /* re-adoption is done, the machine runs */
     struct call *stop_call; /* init/stopping, answered when all agents are gone */
-    bool one_shot_root; /* started for `avix server run` */
+    bool one_shot_root;     /* started for `avix server run` */
 };
 extern struct kernel K;
 
@@ -130,7 +135,7 @@ void proc_add(struct proc *p);  /* into the table, which owns it */
 void proc_drop(struct proc *p); /* out of the table, freed; nothing of it may be waiting */
 bool proc_each(size_t *pos, struct proc **p);
 bool proc_final(const struct proc *p);
-bool proc_idle(const struct proc *p); /* goal reached, ready for the next */
+bool proc_idle(const struct proc *p);   /* goal reached, ready for the next */
 bool proc_hosted(const struct proc *p); /* has or will have a host process */
 /* Host processes of a user ("": of all), this one not counted. */
 unsigned proc_count(const char *user, const struct proc *but);

@@ -59,8 +59,11 @@ static void relay(struct call *c, json_object *params, struct proc *tools_of)
     r->tools_of = tools_of ? tools_of->pid : 0;
     r->life = tools_of ? tools_of->life : 0;
     json_add(params, "_peer", peer_doc(c));
-    struct ipc_req q = { .sock = svc.router_sock, .method = c->method, .params = params,
-                         .timeout_ms = tools_of ? 10000 : RELAY_MS, .listener = svc.init_pid,
+    struct ipc_req q = { .sock = svc.router_sock,
+                         .method = c->method,
+                         .params = params,
+                         .timeout_ms = tools_of ? 10000 : RELAY_MS,
+                         .listener = svc.init_pid,
                          .repeatable = tools_of != NULL };
     r->out = ipc_start(svc.loop, &q, relay_note, relay_done, r);
     json_put(params);
@@ -170,8 +173,8 @@ void frame_init_unit(struct call *c, const struct caller *w)
 {
     json_object *q = c->params;
     (void)w;
-    json_object *b = json_make("service:s status:s", json_str(q, "name", ""),
-                               json_str(q, "state", ""));
+    json_object *b =
+        json_make("service:s status:s", json_str(q, "name", ""), json_str(q, "state", ""));
     if (json_get(q, "pid"))
         json_add_int(b, "pid", json_int(q, "pid", 0));
     if (json_get(q, "exitCode"))

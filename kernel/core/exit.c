@@ -18,8 +18,8 @@
 void cause_set(struct proc *p, const char *kind, const char *reason)
 {
     bool word = str_eq(kind, "done") || str_eq(kind, "failed");
-    if (p->cause && (word || !(cause_is(p, "done") || cause_is(p, "failed") ||
-                               cause_is(p, "hibernate"))))
+    if (p->cause &&
+        (word || !(cause_is(p, "done") || cause_is(p, "failed") || cause_is(p, "hibernate"))))
         return;
     free(p->cause);
     p->cause = xasprintf("%s %s", kind, reason ? reason : "");
@@ -90,8 +90,7 @@ void exit_classify(const struct exit_facts *f, struct verdict *v)
         v->clean = f->code == 0 && !f->signal;
     } else if (is_kind(f->cause, "abort")) {
         verdict(v, PS_CRASHED, IV_FAILED, SS_FAILED, word);
-    } else if (is_kind(f->cause, "interrupted") ||
-               (is_kind(f->cause, "shutdown") && !f->idle)) {
+    } else if (is_kind(f->cause, "interrupted") || (is_kind(f->cause, "shutdown") && !f->idle)) {
         verdict(v, PS_STOPPED, IV_KILLED, SS_IDLE, "interrupted_at_shutdown");
     } else if (is_kind(f->cause, "hibernate") || is_kind(f->cause, "shutdown")) {
         verdict(v, PS_WAITING, IV_IDLE, SS_IDLE, "");
@@ -158,8 +157,7 @@ static int record_sleep(struct proc *p)
                  "UPDATE processes SET state='waiting', waiting_on='signal', hibernated=1, "
                  "frozen=0, kill_cause=NULL WHERE pid=?",
                  "i", p->pid);
-    (void)db_run(DB_FULL, "UPDATE invocations SET status='idle' WHERE id=?", "s",
-                 p->invocation_id);
+    (void)db_run(DB_FULL, "UPDATE invocations SET status='idle' WHERE id=?", "s", p->invocation_id);
     bool changed = session_event(DB_FULL, p, SE_GOAL, &ss);
     int r = db_commit(DB_FULL);
     if (r)
@@ -195,9 +193,8 @@ static int record_final(struct proc *p, const struct verdict *v, int code, int s
                  "UPDATE processes SET state=?, waiting_on=NULL, frozen=0, hibernated=0, "
                  "exit_code=?, exit_signal=?, cleanup=0 WHERE pid=?",
                  "siIi", pstate_names[v->state], (int64_t)code, (int64_t)signal, p->pid);
-    (void)db_run(DB_FULL,
-                 "UPDATE invocations SET status=?, ended_at=?, exit_reason=? WHERE id=?", "siss",
-                 inv_names[v->inv], now, *v->reason ? v->reason : NULL, p->invocation_id);
+    (void)db_run(DB_FULL, "UPDATE invocations SET status=?, ended_at=?, exit_reason=? WHERE id=?",
+                 "siss", inv_names[v->inv], now, *v->reason ? v->reason : NULL, p->invocation_id);
     bool changed = session_event(DB_FULL, p, session_ev(v), &ss);
     char node[32];
     snprintf(node, sizeof node, "pid:%lld", (long long)p->pid);
@@ -237,7 +234,7 @@ struct effect {
     int64_t pid;
 };
 
-static void revoke(struct proc *p);
+static void token_drop_all(struct proc *p);
 
 static void cleaned(struct proc *p)
 {
@@ -249,7 +246,7 @@ static void cleaned(struct proc *p)
 
 static void on_revoke_retry(void *arg)
 {
-    revoke(arg);
+    token_drop_all(arg);
 }
 
 static void on_revoked(struct ipc_reply *r, void *arg)
@@ -268,7 +265,7 @@ static void on_revoked(struct ipc_reply *r, void *arg)
     cleaned(p);
 }
 
-static void revoke(struct proc *p)
+static void token_drop_all(struct proc *p)
 {
     struct effect *e = xcalloc(1, sizeof *e);
     e->pid = p->pid;
@@ -304,7 +301,7 @@ void exit_effects(struct proc *p)
     p->tries = 0;
     if (p->op)
         ipc_cancel(TAKE(p->op));
-    revoke(p);
+    token_drop_all(p);
 }
 
 static void drop_token(struct proc *p)
@@ -317,10 +314,15 @@ static void drop_token(struct proc *p)
 int exit_record(struct proc *p, const struct life_info *i)
 {
     bool idle = p->inv == IV_IDLE;
-    bool started = p->phase == PH_LIVE || p->state != PS_PENDING ||
-                   cause_is(p, "done") || cause_is(p, "failed");
-    struct exit_facts f = { .cause = p->cause, .code = i->code, .signal = i->signal, .oom = i->oom,
-                            .lost = i->lost, .idle = idle, .started = started,
+    bool started = p->phase == PH_LIVE || p->state != PS_PENDING || cause_is(p, "done") ||
+                   cause_is(p, "failed");
+    struct exit_facts f = { .cause = p->cause,
+                            .code = i->code,
+                            .signal = i->signal,
+                            .oom = i->oom,
+                            .lost = i->lost,
+                            .idle = idle,
+                            .started = started,
                             .may_restart = may_restart(p) };
     struct verdict v;
     exit_classify(&f, &v);

@@ -10,7 +10,7 @@
 #include "kernel/core/tools.h"
 
 static const char *const runtime[] = {
-    "llm/complete",         "llm/stream_complete",     "llm/models",        "kernel/agent/report",
+    "llm/complete",        "llm/stream_complete",     "llm/models",         "kernel/agent/report",
     "kernel/agent/signal", "kernel/resource/request", "kernel/snap/create",
 };
 static const char *const present[] = { "cap/request-tool", "cap/escalate", "cap/list", "job/watch",

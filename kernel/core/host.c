@@ -13,7 +13,7 @@
 #include "kernel/core/conv.h"
 #include "kernel/core/life.h"
 
-#define FDS_MAX 5
+#define FDS_MAX                 5
 #define HISTORY_BYTES_PER_TOKEN 4
 
 /* An answer finds its process by pid and life, or is dropped. */
@@ -48,8 +48,12 @@ static const char *init_sock(void)
 static struct ipc_call *ask_init(const char *method, json_object *params, const int *fds,
                                  size_t n_fds, ipc_done_fn done, void *arg)
 {
-    struct ipc_req q = { .sock = init_sock(), .method = method, .params = params,
-                         .timeout_ms = 10000, .listener = svc.init_pid, .fds = fds,
+    struct ipc_req q = { .sock = init_sock(),
+                         .method = method,
+                         .params = params,
+                         .timeout_ms = 10000,
+                         .listener = svc.init_pid,
+                         .fds = fds,
                          .n_fds = n_fds };
     struct ipc_call *c = ipc_start(svc.loop, &q, NULL, done, arg);
     json_put(params);
@@ -128,8 +132,7 @@ static json_object *limits_doc(void)
 static json_object *hil_doc(void)
 {
     const struct kernel_config *k = svc.config;
-    json_object *tools =
-        k->hil_required_tools ? json_dup(k->hil_required_tools) : json_new_arr();
+    json_object *tools = k->hil_required_tools ? json_dup(k->hil_required_tools) : json_new_arr();
     for (size_t i = 0; i < svc.spec->n_methods; i++)
         if (svc.spec->methods[i].flags & M_DESTRUCTIVE)
             json_push_str(tools, svc.spec->methods[i].name);
@@ -145,8 +148,8 @@ static json_object *start_doc(const struct proc *p, int64_t last_seq, bool with_
     json_object *fds = json_new_arr();
     if (with_history)
         json_push_str(fds, "history");
-    json_object *agent = json_make("name:s version:s dir:s", p->name, p->version,
-                                   json_str(r, "dir", ""));
+    json_object *agent =
+        json_make("name:s version:s dir:s", p->name, p->version, json_str(r, "dir", ""));
     json_object *crews = json_arr(r, "crews");
     json_object *d = json_make(
         "pid:i invocationId:s sessionId:s parentPid:o depth:i user:s uid:i role:s crews:o agent:o",

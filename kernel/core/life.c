@@ -9,11 +9,11 @@
 #include "common/base/clock.h"
 #include "common/base/rnd.h"
 
-#define MINT_TRY_MS 5000
-#define KILL_TRY_MS 1000
+#define MINT_TRY_MS     5000
+#define KILL_TRY_MS     1000
 #define TERM_TO_KILL_MS 2000
-#define FORK_MS 10000
-#define START_MS 10000
+#define FORK_MS         10000
+#define START_MS        10000
 
 #define AS_NAME(id, name) [EV_##id] = name,
 const char *const life_ev_names[EV_COUNT] = { LIFE_EVENTS(AS_NAME) };
@@ -301,41 +301,73 @@ struct cell {
     act_fn act;
     const char *name;
 };
-#define C(ph, fn)  { PH_##ph, act_##fn, #fn }
-#define SKIP(ph)   { PH_##ph, NULL, "" }
+#define C(ph, fn)              \
+    {                          \
+        PH_##ph, act_##fn, #fn \
+    }
+#define SKIP(ph)          \
+    {                     \
+        PH_##ph, NULL, "" \
+    }
 
 /* An empty cell: the event means nothing here; a call that came with it is refused. */
 static const struct cell table[PH_COUNT][EV_COUNT] = {
-    [PH_REST] = { [EV_GO] = C(FORK, fork), [EV_END] = C(GONE, finish),
-                  [EV_STOP] = C(GONE, finish), [EV_READY] = C(REST, refuse) },
-    [PH_FORK] = { [EV_FORKED] = C(MINT, mint), [EV_FORK_FAIL] = C(GONE, failed),
-                  [EV_FORK_LOST] = C(FORK, look), [EV_TIMEOUT] = C(FORK, look),
-                  [EV_GO] = C(FORK, fork), [EV_READY] = C(FORK, hold),
-                  [EV_STOP] = C(ENDING, end), [EV_END] = C(ENDING, end),
+    [PH_REST] = { [EV_GO] = C(FORK, fork),
+                  [EV_END] = C(GONE, finish),
+                  [EV_STOP] = C(GONE, finish),
+                  [EV_READY] = C(REST, refuse) },
+    [PH_FORK] = { [EV_FORKED] = C(MINT, mint),
+                  [EV_FORK_FAIL] = C(GONE, failed),
+                  [EV_FORK_LOST] = C(FORK, look),
+                  [EV_TIMEOUT] = C(FORK, look),
+                  [EV_GO] = C(FORK, fork),
+                  [EV_READY] = C(FORK, hold),
+                  [EV_STOP] = C(ENDING, end),
+                  [EV_END] = C(ENDING, end),
                   [EV_EXITED] = C(FORK, exited) },
-    [PH_MINT] = { [EV_MINTED] = C(READY, t2), [EV_MINT_FAIL] = C(MINT, mint_again),
-                  [EV_READY] = C(MINT, hold), [EV_REPORT] = C(LIVE, live),
-                  [EV_TIMEOUT] = C(ENDING, abort), [EV_STOP] = C(ENDING, end),
-                  [EV_END] = C(ENDING, end), [EV_EXITED] = C(MINT, exited) },
-    [PH_READY] = { [EV_READY] = C(TOOLS, token), [EV_REPORT] = C(LIVE, live),
-                   [EV_TIMEOUT] = C(ENDING, abort), [EV_STOP] = C(ENDING, end),
-                   [EV_END] = C(ENDING, end), [EV_EXITED] = C(READY, exited) },
-    [PH_TOOLS] = { [EV_READY] = C(TOOLS, token), [EV_TOOLS] = C(START, start),
-                   [EV_REPORT] = C(LIVE, live), [EV_TIMEOUT] = C(ENDING, abort),
-                   [EV_STOP] = C(ENDING, end), [EV_END] = C(ENDING, end),
+    [PH_MINT] = { [EV_MINTED] = C(READY, t2),
+                  [EV_MINT_FAIL] = C(MINT, mint_again),
+                  [EV_READY] = C(MINT, hold),
+                  [EV_REPORT] = C(LIVE, live),
+                  [EV_TIMEOUT] = C(ENDING, abort),
+                  [EV_STOP] = C(ENDING, end),
+                  [EV_END] = C(ENDING, end),
+                  [EV_EXITED] = C(MINT, exited) },
+    [PH_READY] = { [EV_READY] = C(TOOLS, token),
+                   [EV_REPORT] = C(LIVE, live),
+                   [EV_TIMEOUT] = C(ENDING, abort),
+                   [EV_STOP] = C(ENDING, end),
+                   [EV_END] = C(ENDING, end),
+                   [EV_EXITED] = C(READY, exited) },
+    [PH_TOOLS] = { [EV_READY] = C(TOOLS, token),
+                   [EV_TOOLS] = C(START, start),
+                   [EV_REPORT] = C(LIVE, live),
+                   [EV_TIMEOUT] = C(ENDING, abort),
+                   [EV_STOP] = C(ENDING, end),
+                   [EV_END] = C(ENDING, end),
                    [EV_EXITED] = C(TOOLS, exited) },
-    [PH_START] = { [EV_READY] = C(START, token), [EV_STARTED] = SKIP(START),
-                   [EV_TOOLS] = C(START, start), [EV_START_LOST] = C(ENDING, abort),
-                   [EV_REPORT] = C(LIVE, live), [EV_TIMEOUT] = C(ENDING, abort),
-                   [EV_STOP] = C(ENDING, end), [EV_END] = C(ENDING, end),
+    [PH_START] = { [EV_READY] = C(START, token),
+                   [EV_STARTED] = SKIP(START),
+                   [EV_TOOLS] = C(START, start),
+                   [EV_START_LOST] = C(ENDING, abort),
+                   [EV_REPORT] = C(LIVE, live),
+                   [EV_TIMEOUT] = C(ENDING, abort),
+                   [EV_STOP] = C(ENDING, end),
+                   [EV_END] = C(ENDING, end),
                    [EV_EXITED] = C(START, exited) },
-    [PH_LIVE] = { [EV_READY] = C(LIVE, token), [EV_REPORT] = C(LIVE, report),
-                  [EV_STOP] = C(LIVE, stop), [EV_END] = C(ENDING, end),
+    [PH_LIVE] = { [EV_READY] = C(LIVE, token),
+                  [EV_REPORT] = C(LIVE, report),
+                  [EV_STOP] = C(LIVE, stop),
+                  [EV_END] = C(ENDING, end),
                   [EV_EXITED] = C(LIVE, exited) },
-    [PH_ENDING] = { [EV_FORKED] = C(ENDING, end), [EV_FORK_FAIL] = C(ENDING, finish),
-                    [EV_FORK_LOST] = C(ENDING, end_again), [EV_READY] = C(ENDING, refuse),
-                    [EV_REPORT] = C(ENDING, report), [EV_TIMEOUT] = C(ENDING, end_again),
-                    [EV_GO] = C(ENDING, finish), [EV_EXITED] = C(ENDING, exited) },
+    [PH_ENDING] = { [EV_FORKED] = C(ENDING, end),
+                    [EV_FORK_FAIL] = C(ENDING, finish),
+                    [EV_FORK_LOST] = C(ENDING, end_again),
+                    [EV_READY] = C(ENDING, refuse),
+                    [EV_REPORT] = C(ENDING, report),
+                    [EV_TIMEOUT] = C(ENDING, end_again),
+                    [EV_GO] = C(ENDING, finish),
+                    [EV_EXITED] = C(ENDING, exited) },
     [PH_GONE] = { [EV_GO] = C(FORK, fork), [EV_READY] = C(GONE, refuse) },
 };
 
@@ -461,8 +493,8 @@ int life_goal(struct proc *p, const char *goal, json_object *attachments)
         life_event(p, EV_GO, &(struct life_info){ 0 });
         return 0;
     }
-    int r = db_run(DB_NORMAL, "UPDATE processes SET goal_id=? WHERE pid=?", "si", p->goal_id,
-                   p->pid);
+    int r =
+        db_run(DB_NORMAL, "UPDATE processes SET goal_id=? WHERE pid=?", "si", p->goal_id, p->pid);
     if (r)
         return r;
     json_object *payload = json_make("goalId:s goal:s", p->goal_id, goal);

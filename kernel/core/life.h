@@ -6,22 +6,22 @@
  */
 #include "kernel/core/core.h"
 
-#define LIFE_EVENTS(X)                                                                   \
-    X(GO, "go")             /* a host process is wanted */                               \
-    X(FORKED, "forked")     /* init answered: host pid and start time */                 \
-    X(FORK_FAIL, "fork-fail") /* init refused, or step 3 could not be done */            \
-    X(FORK_LOST, "fork-lost") /* no answer: it may run or not */                         \
-    X(READY, "ready")       /* agent.ready came */                                       \
-    X(MINTED, "minted")     /* authsvc gave a token */                                   \
-    X(MINT_FAIL, "mint-fail")                                                            \
-    X(TOOLS, "tools")       /* the router took the agent's tools */                      \
-    X(STARTED, "started")   /* SIGSTART was acknowledged */                              \
-    X(START_LOST, "start-lost") /* three times not */                                    \
-    X(REPORT, "report")     /* kernel/agent/report */                                    \
-    X(TIMEOUT, "timeout")   /* of the phase */                                           \
-    X(STOP, "stop")         /* stop sequence wanted */                                   \
-    X(END, "end")           /* it must die now */                                        \
-    X(EXITED, "exited")     /* init/exited, or init knows no such process */
+#define LIFE_EVENTS(X)                                                        \
+    X(GO, "go")               /* a host process is wanted */                  \
+    X(FORKED, "forked")       /* init answered: host pid and start time */    \
+    X(FORK_FAIL, "fork-fail") /* init refused, or step 3 could not be done */ \
+    X(FORK_LOST, "fork-lost") /* no answer: it may run or not */              \
+    X(READY, "ready")         /* agent.ready came */                          \
+    X(MINTED, "minted")       /* authsvc gave a token */                      \
+    X(MINT_FAIL, "mint-fail")                                                 \
+    X(TOOLS, "tools")           /* the router took the agent's tools */       \
+    X(STARTED, "started")       /* SIGSTART was acknowledged */               \
+    X(START_LOST, "start-lost") /* three times not */                         \
+    X(REPORT, "report")         /* kernel/agent/report */                     \
+    X(TIMEOUT, "timeout")       /* of the phase */                            \
+    X(STOP, "stop")             /* stop sequence wanted */                    \
+    X(END, "end")               /* it must die now */                         \
+    X(EXITED, "exited")         /* init/exited, or init knows no such process */
 #define AS_EV(id, name) EV_##id,
 enum life_ev { LIFE_EVENTS(AS_EV) EV_COUNT };
 extern const char *const life_ev_names[EV_COUNT];
@@ -32,10 +32,10 @@ struct life_info {
     uint64_t host_start;
     int code, signal; /* EXITED */
     bool oom, lost;
-    const char *reason;  /* FORK_FAIL, MINT_FAIL, END */
-    json_object *reply;  /* MINTED: the result; REPORT: the parameters */
-    struct call *call;   /* READY */
-    int err;             /* out, EXITED and REPORT: 0, or why it could not be recorded */
+    const char *reason; /* FORK_FAIL, MINT_FAIL, END */
+    json_object *reply; /* MINTED: the result; REPORT: the parameters */
+    struct call *call;  /* READY */
+    int err;            /* out, EXITED and REPORT: 0, or why it could not be recorded */
 };
 void life_event(struct proc *p, enum life_ev ev, struct life_info *info);
 
@@ -43,8 +43,8 @@ void life_event(struct proc *p, enum life_ev ev, struct life_info *info);
 enum phase life_next(enum phase ph, enum life_ev ev);
 const char *life_action(enum phase ph, enum life_ev ev);
 
-/* Ends a process and everything it caused: cause into all rows (one transaction), then KILL, parents
- * first. *ret_n: how many. 0, or an error with nothing done. */
+/* Ends a process and everything it caused: cause into all rows (one transaction), then KILL,
+ * parents first. *ret_n: how many. 0, or an error with nothing done. */
 int life_kill(struct proc *p, const char *reason, int *ret_n);
 /* Asks it to stop: SIGSTOP, after the grace period TERM, then KILL. reason goes into the cause. */
 void life_stop(struct proc *p, const char *kind, const char *reason);
@@ -74,8 +74,8 @@ struct verdict {
     bool clean;              /* no [Agent stopped] line */
 };
 void exit_classify(const struct exit_facts *f, struct verdict *v);
-/* Records the end of a host process: a restart, sleep, or the exit pipeline. 0, or an error: nothing
- * changed and it must come again. */
+/* Records the end of a host process: a restart, sleep, or the exit pipeline. 0, or an error:
+ * nothing changed and it must come again. */
 int exit_record(struct proc *p, const struct life_info *i);
 /* fail(r) of the spawn sequence: final without having run. */
 int exit_fail(struct proc *p, const char *reason);
@@ -87,7 +87,8 @@ void cause_set(struct proc *p, const char *kind, const char *reason);
 bool cause_is(const struct proc *p, const char *kind);
 
 /* host.c ------------------------------------------------------------------------------------- */
-/* Steps 3 and 4: files, socket, start document, init/spawn. Posts FORKED, FORK_FAIL or FORK_LOST. */
+/* Steps 3 and 4: files, socket, start document, init/spawn. Posts FORKED, FORK_FAIL or FORK_LOST.
+ */
 void host_fork(struct proc *p);
 /* Asks init whether the process is there. Posts FORKED or EXITED, or GO when it never was. */
 void host_look(struct proc *p);
@@ -156,8 +157,9 @@ int state_result(const struct proc *p, const char *result);
 int state_set(struct proc *p, enum pstate s, enum wait_on w, enum inv_state iv, const char *result);
 
 /* usage.c ------------------------------------------------------------------------------------ */
-json_object *usage_left(const struct proc *p); /* tokens left on the tightest node, NULL: no limit */
-bool usage_low(const struct proc *p);          /* below 5 % of it */
+json_object *
+usage_left(const struct proc *p);     /* tokens left on the tightest node, NULL: no limit */
+bool usage_low(const struct proc *p); /* below 5 % of it */
 
 /* agentcalls.c: starts counting towards hibernation if the agent is idle. */
 void idle_arm(struct proc *p);

@@ -201,8 +201,7 @@ static void keep_values(struct manifest *m, const char *section, json_object *fr
         sec = json_new();
         json_add(m->values, section, sec);
     }
-    json_object_object_foreach(from, key, val)
-    {
+    json_object_object_foreach (from, key, val) {
         json_add(sec, key, json_dup(val));
     }
 }
@@ -283,8 +282,8 @@ static int parse_memory(struct manifest *m, json_object *o, struct yaml_err *e)
         return fail_at(e, &a, "spec.memory");
     m->context_fixed = str_eq(wc, "fixed");
     bool on = epi && json_object_is_type(epi, json_type_boolean) && json_object_get_boolean(epi);
-    const char *s = sem && json_object_is_type(sem, json_type_string) ? json_object_get_string(sem)
-                                                                      : "";
+    const char *s =
+        sem && json_object_is_type(sem, json_type_string) ? json_object_get_string(sem) : "";
     if ((on || str_eq(s, "read-only")) && !json_arr_has(m->optional, "memory:read"))
         json_push_str(m->optional, "memory:read");
     if ((on || str_eq(s, "read-write")) && !json_arr_has(m->optional, "memory:write"))
@@ -321,11 +320,19 @@ static int parse_tools(struct manifest *m, json_object *o, const char *where, st
 
 static int parse_spec(struct manifest *m, json_object *o, struct yaml_err *e)
 {
-    static const char *const known[] = {
-        "systemPromptPath", "requestedCapabilities", "tools",   "entrypoint", "memory",
-        "snapshot",         "defaults",              "secrets", "budget",     "visibility",
-        "scope",            "capabilities",          "permissionsHint"
-    };
+    static const char *const known[] = { "systemPromptPath",
+                                         "requestedCapabilities",
+                                         "tools",
+                                         "entrypoint",
+                                         "memory",
+                                         "snapshot",
+                                         "defaults",
+                                         "secrets",
+                                         "budget",
+                                         "visibility",
+                                         "scope",
+                                         "capabilities",
+                                         "permissionsHint" };
     struct args a = args_open(o);
     m->prompt_path = args_str_or(&a, "systemPromptPath", 1024, NULL);
     add_names(m, &a, "requestedCapabilities", m->requested);
@@ -354,8 +361,7 @@ static int parse_spec(struct manifest *m, json_object *o, struct yaml_err *e)
     keep_values(m, "permissionsHint", hint);
     if (!o)
         return 0;
-    json_object_object_foreach(o, key, val)
-    {
+    json_object_object_foreach (o, key, val) {
         (void)val;
         bool found = false;
         for (size_t i = 0; i < N_ELEMS(known) && !found; i++)

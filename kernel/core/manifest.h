@@ -10,10 +10,10 @@
 
 struct manifest {
     char name[64], version[64];
-    const char *description, *author; /* borrowed from doc */
-    char signature[72];               /* "sha256:<hex>", "" if unsigned */
-    const char *prompt_path;          /* NULL: none */
-    const char *prompt_text;          /* older inline form, NULL: none */
+    const char *description, *author;             /* borrowed from doc */
+    char signature[72];                           /* "sha256:<hex>", "" if unsigned */
+    const char *prompt_path;                      /* NULL: none */
+    const char *prompt_text;                      /* older inline form, NULL: none */
     json_object *requested, *required, *optional; /* owned arrays of strings, old names replaced */
     const char *model;                            /* preference of its own, NULL: none */
     int64_t min_context;                          /* least model window */

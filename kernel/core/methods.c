@@ -2,21 +2,21 @@
 #include "kernel/core/calls.h"
 
 #define NONE "{}"
-#define AGENT(n, fn, flags, t)                                                                  \
-    {                                                                                           \
-        n, M_HIDDEN | (flags), 0, ROLE_NONE, t, 0, NULL, NULL, fn                               \
+#define AGENT(n, fn, flags, t)                                    \
+    {                                                             \
+        n, M_HIDDEN | (flags), 0, ROLE_NONE, t, 0, NULL, NULL, fn \
     }
-#define FRAME(n, from, fn)                                                                      \
-    {                                                                                           \
-        n, M_FRAME, from, ROLE_NONE, 0, 0, NULL, NULL, fn                                       \
+#define FRAME(n, from, fn)                                \
+    {                                                     \
+        n, M_FRAME, from, ROLE_NONE, 0, 0, NULL, NULL, fn \
     }
-#define SERVICE(n, flags, role, fn, desc)                                                       \
-    {                                                                                           \
-        n, flags, 0, role, 0, 0, desc, NONE, fn                                                 \
+#define SERVICE(n, flags, role, fn, desc)       \
+    {                                           \
+        n, flags, 0, role, 0, 0, desc, NONE, fn \
     }
 
 const struct method kernel_methods[] = {
-#define SYSCALL(name, flags, role, timeout, fn, desc, input)                                    \
+#define SYSCALL(name, flags, role, timeout, fn, desc, input) \
     { name, flags, 0, role, timeout, 0, desc, input, fn },
 #define SYSCALL_OF(name, owner)
 #include "kernel/core/syscalls.def"

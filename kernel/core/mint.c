@@ -42,7 +42,8 @@ static void compute(struct proc *p, json_object *policy, json_object *tools)
     struct tool_set set;
     struct grant_result g;
     tool_set_make(&set, tools);
-    struct grant_input in = { .tools = &set, .policy = &pol,
+    struct grant_input in = { .tools = &set,
+                              .policy = &pol,
                               .requested = json_arr(r, "requested"),
                               .required = json_arr(r, "required"),
                               .optional = json_arr(r, "optional"),
@@ -50,8 +51,8 @@ static void compute(struct proc *p, json_object *policy, json_object *tools)
                               .narrow = json_arr(r, "capabilities"),
                               .removed = json_arr(r, "removed"),
                               .limit = json_arr(r, "toolLimit"),
-                              .parent = p->parent_pid ? (parent ? parent->grants : p->grants)
-                                                      : NULL };
+                              .parent =
+                                  p->parent_pid ? (parent ? parent->grants : p->grants) : NULL };
     grants_compute(&in, &g);
     json_put(p->grants);
     json_put(p->denied);
@@ -80,10 +81,9 @@ static void on_policy(struct ipc_reply *r, void *arg)
     }
     f->policy = TAKE(r->result);
     json_object *crews = json_arr(f->policy, "crews");
-    cleanup(json_putp) json_object *user =
-        json_make("name:s uid:i role:s crews:o session_id:s", p->user,
-                  json_int(f->policy, "uid", 0), json_str(f->policy, "role", "user"),
-                  crews ? json_dup(crews) : json_new_arr(), "");
+    cleanup(json_putp) json_object *user = json_make(
+        "name:s uid:i role:s crews:o session_id:s", p->user, json_int(f->policy, "uid", 0),
+        json_str(f->policy, "role", "user"), crews ? json_dup(crews) : json_new_arr(), "");
     (void)svc_call("sys/tools", json_new(), user, CALL_MS, on_tools, f);
 }
 
@@ -122,9 +122,9 @@ static json_object *constraints(void)
 
 static void mint_now(struct proc *p)
 {
-    json_object *q = json_make("pid:i hostPid:i hostStart:i agent:s user:s sessionId:s", p->pid,
-                               (int64_t)p->host_pid, (int64_t)p->host_start, p->name, p->user,
-                               p->session_id);
+    json_object *q =
+        json_make("pid:i hostPid:i hostStart:i agent:s user:s sessionId:s", p->pid,
+                  (int64_t)p->host_pid, (int64_t)p->host_start, p->name, p->user, p->session_id);
     if (p->atp_session)
         json_add_str(q, "atpSession", p->atp_session);
     json_add(q, "granted", json_dup(p->grants));

@@ -30,10 +30,10 @@ struct job {
     size_t n_files;
     struct package cands[CAND_MAX];
     size_t n_cands, at_cand;
-    char bad[400];          /* why the last candidate could not be used */
+    char bad[700]; /* why the last candidate could not be used */
     bool disabled;
     char *manifest_text;
-    json_object *receipt;   /* NULL: none */
+    json_object *receipt; /* NULL: none */
     json_object *model_row;
 };
 
@@ -47,7 +47,7 @@ void spawn_req_free(struct spawn_req *r)
 {
     if (!r)
         return;
-    char *texts[] = { r->agent, r->goal, r->session_id,  r->model,     r->crew,
+    char *texts[] = { r->agent, r->goal, r->session_id,  r->model,      r->crew,
                       r->title, r->user, r->atp_session, r->request_id, r->idem_key };
     for (size_t i = 0; i < N_ELEMS(texts); i++)
         free(texts[i]);
@@ -178,8 +178,8 @@ static void check_model(struct job *j)
     j->p.window = json_int(row, "context_window", 0);
     if (j->p.window <= 0)
         j->p.window = svc.config->default_context_limit;
-    int64_t need = json_int(json_obj(j->p.res.resolved, "entrypoint"), "minContextTokens",
-                            m->min_context);
+    int64_t need =
+        json_int(json_obj(j->p.res.resolved, "entrypoint"), "minContextTokens", m->min_context);
     if (j->p.window < need) {
         fail(j, ERR_INVAL, "model %s has a window of %lld tokens, %s needs %lld; try %s",
              j->p.model, (long long)j->p.window, m->name, (long long)need, m->recommended);
@@ -207,10 +207,15 @@ static void compute_grants(struct job *j)
         return;
     }
     tool_set_make(&set, j->tools);
-    struct grant_input in = { .tools = &set, .policy = &pol, .requested = m->requested,
-                              .required = m->required, .optional = m->optional,
-                              .additional = q->additional, .narrow = q->caps,
-                              .removed = q->removed, .limit = j->p.res.tool_limit,
+    struct grant_input in = { .tools = &set,
+                              .policy = &pol,
+                              .requested = m->requested,
+                              .required = m->required,
+                              .optional = m->optional,
+                              .additional = q->additional,
+                              .narrow = q->caps,
+                              .removed = q->removed,
+                              .limit = j->p.res.tool_limit,
                               .parent = parent ? parent->grants : NULL };
     grants_compute(&in, &j->p.grants);
     tool_set_done(&set);
@@ -242,8 +247,8 @@ static void on_prompt(struct job *j, size_t at, struct ipc_reply *r)
         fail(j, ERR_INVAL, "%s/%s: %s", j->p.pkg.dir, j->p.manifest->prompt_path,
              r->err ? r->error.message : "is not text");
     else if (strlen(text) > PROMPT_MAX)
-        fail(j, ERR_INVAL, "%s/%s: is larger than %d KiB", j->p.pkg.dir,
-             j->p.manifest->prompt_path, PROMPT_MAX / 1024);
+        fail(j, ERR_INVAL, "%s/%s: is larger than %d KiB", j->p.pkg.dir, j->p.manifest->prompt_path,
+             PROMPT_MAX / 1024);
     else
         j->p.prompt = xstrdup(text);
 }
@@ -310,9 +315,9 @@ static void add_layers(struct job *j, struct resolve_input *in, json_object *spa
         else if (!f->limits && in->n_defaults < RESOLVE_LAYERS - 2)
             in->defaults[in->n_defaults++] = l;
     }
-    in->defaults[in->n_defaults++] =
-        (struct resolve_layer){ .values = j->p.manifest->values, .source = "manifest",
-                                .path = j->p.pkg.dir };
+    in->defaults[in->n_defaults++] = (struct resolve_layer){ .values = j->p.manifest->values,
+                                                             .source = "manifest",
+                                                             .path = j->p.pkg.dir };
     in->defaults[in->n_defaults++] =
         (struct resolve_layer){ .values = spawn, .source = "spawn", .path = "" };
 }
@@ -337,8 +342,7 @@ static void resolve(struct job *j)
     json_add(tools, "required", json_dup(m->required));
     json_add(tools, "optional", json_dup(m->optional));
     json_add_str(json_obj(res, "entrypoint"), "type", "llm-loop");
-    json_add_str(json_obj(res, "memory"), "workingContext",
-                 m->context_fixed ? "fixed" : "dynamic");
+    json_add_str(json_obj(res, "memory"), "workingContext", m->context_fixed ? "fixed" : "dynamic");
     j->p.model = xstrdup(json_str(json_obj(res, "entrypoint"), "modelPreference", ""));
     j->p.goal = goal_expand(m->goal_template, q->goal ? q->goal : "", q->vars);
     if (!*j->p.goal)
@@ -364,7 +368,7 @@ static void on_manifest(struct job *j, size_t at, struct ipc_reply *r)
         return;
     }
     if (r->err || !text) {
-        snprintf(j->bad, sizeof j->bad, "%s/manifest.yaml: %s", j->p.pkg.dir,
+        snprintf(j->bad, sizeof j->bad, "%s/manifest.yaml: %.400s", j->p.pkg.dir,
                  r->err ? r->error.message : "is not text");
     } else if (manifest_parse(text, strlen(text), dir, &j->p.manifest, &e)) {
         snprintf(j->bad, sizeof j->bad, "%s/manifest.yaml:%d: %s", j->p.pkg.dir, e.line, e.msg);
@@ -388,7 +392,7 @@ static void candidate_read(struct job *j)
         return;
     }
     for (size_t i = 0; i < json_object_array_length(j->p.manifest->warnings); i++)
-        log_warn("%s/manifest.yaml: %s", j->p.pkg.dir,
+        log_warn("%s/manifest.yaml: %.400s", j->p.pkg.dir,
                  json_object_get_string(json_object_array_get_idx(j->p.manifest->warnings, i)));
     resolve(j);
     j->next = round_four;
@@ -487,8 +491,7 @@ static void round_two(struct job *j)
         role, crews ? json_dup(crews) : json_new_arr(), q->atp_session ? q->atp_session : "");
     ask(j, "sys/tools", json_new(), user, 0, on_tools);
     for (size_t i = 0; crews && i < json_object_array_length(crews) && i < 16; i++)
-        add_files(j, "crews", "crew",
-                  json_object_get_string(json_object_array_get_idx(crews, i)));
+        add_files(j, "crews", "crew", json_object_get_string(json_object_array_get_idx(crews, i)));
     add_files(j, "users", "user", q->user);
 }
 

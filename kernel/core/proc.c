@@ -1,4 +1,5 @@
 /* The table in memory, rows from the database, and what clients see of a process. */
+#include "common/base/b64.h"
 #include "common/base/clock.h"
 #include "kernel/core/life.h"
 
@@ -225,9 +226,9 @@ void proc_free(struct proc *p)
     if (p->token)
         explicit_bzero(p->token, strlen(p->token));
     explicit_bzero(p->sig_key, sizeof p->sig_key);
-    char *texts[] = { p->name,        p->version, p->user,     p->session_id, p->invocation_id,
-                      p->goal,        p->model,   p->lineage,  p->atp_session, p->goal_id,
-                      p->token_id,    p->cause,   p->token,    p->next_goal,  p->exit_reason };
+    char *texts[] = { p->name,     p->version, p->user,    p->session_id,  p->invocation_id,
+                      p->goal,     p->model,   p->lineage, p->atp_session, p->goal_id,
+                      p->token_id, p->cause,   p->token,   p->next_goal,   p->exit_reason };
     for (size_t i = 0; i < N_ELEMS(texts); i++)
         free(texts[i]);
     json_put(p->requested);
@@ -280,9 +281,9 @@ static void add_tree(json_object *o, const struct proc *p)
         if (q->parent_pid == p->pid)
             json_push(children, proc_row(q));
     if (proc_hosted(p) && p->host_pid)
-        json_push(hosts, json_make("hostPid:i name:s rssKiB:i cpuMs:i", (int64_t)p->host_pid,
-                                   "avix-agent", host_rss_kib(p->host_pid),
-                                   (int64_t)host_cpu_ms(p->host_pid)));
+        json_push(hosts,
+                  json_make("hostPid:i name:s rssKiB:i cpuMs:i", (int64_t)p->host_pid, "avix-agent",
+                            host_rss_kib(p->host_pid), (int64_t)host_cpu_ms(p->host_pid)));
     json_add(o, "children", children);
     json_add(o, "hostProcesses", hosts);
 }

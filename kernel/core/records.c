@@ -1,5 +1,5 @@
-/* Sessions and invocations as clients read and change them (kernel page, sections 7 and 8; bodies in
- * the ATP page, sections 8 and 9). */
+/* Sessions and invocations as clients read and change them (kernel page, sections 7 and 8; bodies
+ * in the ATP page, sections 8 and 9). */
 #include "common/base/clock.h"
 #include "kernel/core/calls.h"
 #include "kernel/core/conv.h"
@@ -15,9 +15,9 @@ static void add_ts(json_object *o, const char *key, int64_t ms)
 
 /* --- sessions --------------------------------------------------------------------------------- */
 
-#define SESS_COLS                                                                             \
-    "SELECT id, parent_id, project_id, title, goal, username, spawned_at, last_updated, "      \
-    "status, summary, tokens_total, origin_agent, primary_agent, participants, owner_pid "    \
+#define SESS_COLS                                                                          \
+    "SELECT id, parent_id, project_id, title, goal, username, spawned_at, last_updated, "  \
+    "status, summary, tokens_total, origin_agent, primary_agent, participants, owner_pid " \
     "FROM sessions "
 
 static void add_members(json_object *o, const char *id)
@@ -42,9 +42,9 @@ static void add_members(json_object *o, const char *id)
 
 static json_object *session_of_row(sqlite3_stmt *q)
 {
-    json_object *o = json_make("id:s parentId:s projectId:s title:s goal:s username:s",
-                               db_text(q, 0), db_text(q, 1), db_text(q, 2), db_text(q, 3),
-                               db_text(q, 4), db_text(q, 5));
+    json_object *o =
+        json_make("id:s parentId:s projectId:s title:s goal:s username:s", db_text(q, 0),
+                  db_text(q, 1), db_text(q, 2), db_text(q, 3), db_text(q, 4), db_text(q, 5));
     add_ts(o, "spawnedAt", db_int(q, 6));
     add_ts(o, "lastUpdated", db_int(q, 7));
     json_add_str(o, "status", db_text(q, 8));
@@ -86,11 +86,10 @@ void sess_list(struct call *c, const struct caller *w)
         return;
     }
     json_object *out = json_new_arr();
-    sqlite3_stmt *q = db_query(
-        DB_NORMAL,
-        SESS_COLS "WHERE username=?1 AND (?2 IS NULL OR status=?2) "
-                  "ORDER BY last_updated DESC, rowid DESC LIMIT ?3",
-        "ssi", user, str_empty(status) ? NULL : status, limit);
+    sqlite3_stmt *q = db_query(DB_NORMAL,
+                               SESS_COLS "WHERE username=?1 AND (?2 IS NULL OR status=?2) "
+                                         "ORDER BY last_updated DESC, rowid DESC LIMIT ?3",
+                               "ssi", user, str_empty(status) ? NULL : status, limit);
     while (db_row(q))
         json_push(out, session_of_row(q));
     db_end(q);
@@ -214,8 +213,8 @@ void sess_resume(struct call *c, const struct caller *w)
     struct proc *p = proc_find(json_int(s, "ownerPid", 0));
     int r = 0;
     if (str_eq(json_str(s, "status", ""), "archived")) {
-        call_fail_data(c, ERR_CONFLICT, json_make("reason:s", "archived"),
-                       "session %s is archived", id);
+        call_fail_data(c, ERR_CONFLICT, json_make("reason:s", "archived"), "session %s is archived",
+                       id);
         return;
     }
     if (!p || proc_final(p)) {
@@ -234,7 +233,8 @@ void sess_resume(struct call *c, const struct caller *w)
         call_reply(c, json_make("ok:b pid:i", 1, p->pid));
 }
 
-/* --- session/delete: kill what runs, then rows, then files ------------------------------------- */
+/* --- session/delete: kill what runs, then rows, then files -------------------------------------
+ */
 
 struct deletion {
     struct call *call;
@@ -246,9 +246,8 @@ struct deletion {
 static void delete_rows(const char *id, const char *user)
 {
     cleanup(json_putp) json_object *files = json_new_arr();
-    sqlite3_stmt *q = db_query(DB_NORMAL,
-                               "SELECT id, agent_name FROM invocations WHERE session_id=?", "s",
-                               id);
+    sqlite3_stmt *q =
+        db_query(DB_NORMAL, "SELECT id, agent_name FROM invocations WHERE session_id=?", "s", id);
     while (db_row(q))
         json_push(files, json_make("id:s agent:s", db_text(q, 0), db_text(q, 1)));
     db_end(q);
@@ -332,10 +331,11 @@ void sess_delete(struct call *c, const struct caller *w)
     deletion_step(d);
 }
 
-/* --- invocations ------------------------------------------------------------------------------- */
+/* --- invocations -------------------------------------------------------------------------------
+ */
 
-#define INV_COLS                                                                               \
-    "SELECT id, agent_name, agent_version, username, pid, goal, session_id, spawned_at, "       \
+#define INV_COLS                                                                                 \
+    "SELECT id, agent_name, agent_version, username, pid, goal, session_id, spawned_at, "        \
     "ended_at, status, tokens_in+tokens_out, tool_calls_total, exit_reason, parent_pid, model, " \
     "cost_usd_micro, result FROM invocations "
 
@@ -382,13 +382,13 @@ void inv_list(struct call *c, const struct caller *w)
         return;
     }
     json_object *out = json_new_arr();
-    sqlite3_stmt *q = db_query(DB_NORMAL,
-                               INV_COLS
-                               "WHERE username=?1 AND (?2 IS NULL OR agent_name=?2) AND (?3 IS "
-                               "NULL OR session_id=?3) AND spawned_at<?4 AND (?5 OR ended_at IS "
-                               "NOT NULL) ORDER BY spawned_at DESC, pid DESC LIMIT ?6",
-                               "sssiii", user, str_empty(agent) ? NULL : agent,
-                               str_empty(session) ? NULL : session, until, (int64_t)live, limit);
+    sqlite3_stmt *q =
+        db_query(DB_NORMAL,
+                 INV_COLS "WHERE username=?1 AND (?2 IS NULL OR agent_name=?2) AND (?3 IS "
+                          "NULL OR session_id=?3) AND spawned_at<?4 AND (?5 OR ended_at IS "
+                          "NOT NULL) ORDER BY spawned_at DESC, pid DESC LIMIT ?6",
+                 "sssiii", user, str_empty(agent) ? NULL : agent,
+                 str_empty(session) ? NULL : session, until, (int64_t)live, limit);
     while (db_row(q))
         json_push(out, inv_of_row(q));
     db_end(q);
@@ -419,9 +419,8 @@ void inv_get(struct call *c, const struct caller *w)
     }
     json_object *o = inv_load(id);
     if (!o || !may_see(w, json_str(o, "username", ""))) {
-        call_fail(c, o ? ERR_PERM : ERR_NOTFOUND, o ? "invocation '%s' is not yours"
-                                                    : "Invocation '%s' not found",
-                  id);
+        call_fail(c, o ? ERR_PERM : ERR_NOTFOUND,
+                  o ? "invocation '%s' is not yours" : "Invocation '%s' not found", id);
         json_put(o);
         return;
     }

@@ -186,8 +186,8 @@ static int refuse(const struct field *f, const struct bounds *b, json_object *v,
         return ERR_INVAL;
     }
     if (b->values && f->type == T_STR && !json_arr_has(b->values, json_object_get_string(v))) {
-        snprintf(why, size, "%s.%s: '%s' is not among the values allowed here", f->section,
-                 f->name, json_object_get_string(v));
+        snprintf(why, size, "%s.%s: '%s' is not among the values allowed here", f->section, f->name,
+                 json_object_get_string(v));
         return ERR_INVAL;
     }
     return 0;
@@ -316,8 +316,7 @@ json_object *resolve_system_limits(void)
         const struct field *f = &fields[i];
         if (f->min > f->max)
             continue;
-        put(root, f,
-            json_make("type:s min:d max:d", "range", f->min, f->max));
+        put(root, f, json_make("type:s min:d max:d", "range", f->min, f->max));
     }
     return root;
 }

@@ -21,8 +21,8 @@ struct resolve_input {
 struct resolve_output {
     json_object *resolved;    /* owned: {section: {field: value}} */
     json_object *annotations; /* owned: {"section.field": {value, source, path, clampedFrom?, …}} */
-    json_object *tool_limit;  /* owned: allowed tools by limits, NULL if none limits them */
-    char why[256];            /* of a refusal */
+    json_object *tool_limit; /* owned: allowed tools by limits, NULL if none limits them */
+    char why[256];           /* of a refusal */
 };
 /* 0; ERR_INVAL with out->why when a limit refuses the value (enum, readonly). */
 int resolve_fields(const struct resolve_input *in, struct resolve_output *out);

@@ -43,8 +43,8 @@ static bool is_end(enum sess_ev ev)
 
 bool session_event(enum db_conn c, const struct proc *p, enum sess_ev ev, enum sess_state *now)
 {
-    sqlite3_stmt *q = db_query(c, "SELECT status, owner_pid FROM sessions WHERE id=?", "s",
-                               p->session_id);
+    sqlite3_stmt *q =
+        db_query(c, "SELECT status, owner_pid FROM sessions WHERE id=?", "s", p->session_id);
     bool found = db_row(q);
     int s = found ? name_index(sess_names, SS_COUNT, db_text(q, 0)) : -1;
     bool owner = found && db_int(q, 1) == p->pid;

@@ -79,8 +79,12 @@ static void send_next(struct proc *p)
     if (!open || !p->sig_first || p->sig_call || p->frozen ||
         path_fmt(path, sizeof path, "%s/agents/%lld.sock", svc.run_dir, (long long)p->pid))
         return;
-    struct ipc_req q = { .sock = path, .method = "signal", .params = p->sig_first->params,
-                         .timeout_ms = TRY_MS, .note = true, .await_close = true };
+    struct ipc_req q = { .sock = path,
+                         .method = "signal",
+                         .params = p->sig_first->params,
+                         .timeout_ms = TRY_MS,
+                         .note = true,
+                         .await_close = true };
     struct sig_ticket *t = xcalloc(1, sizeof *t);
     t->pid = p->pid;
     t->life = p->life;
@@ -99,9 +103,9 @@ static void enqueue(struct proc *p, const char *signal, json_object *payload, co
     char ts[RFC3339_LEN], id[32];
     struct sig_item *s = xcalloc(1, sizeof *s);
     snprintf(id, sizeof id, "%lld-%u-%lld", (long long)p->pid, p->life, (long long)++p->sent_id);
-    s->params = json_make("signal:s payload:o signalId:s from:s sentAt:s _token:s", signal,
-                          payload ? payload : json_new(), id, from, rfc3339(now_ms(), ts),
-                          p->sig_key);
+    s->params =
+        json_make("signal:s payload:o signalId:s from:s sentAt:s _token:s", signal,
+                  payload ? payload : json_new(), id, from, rfc3339(now_ms(), ts), p->sig_key);
     s->start = start;
     if (start && !p->sig_call) {
         s->next = p->sig_first;

@@ -184,8 +184,8 @@ static int check_session(struct prep *p)
     const char *id = p->req->session_id;
     if (str_empty(id))
         return 0;
-    sqlite3_stmt *q = db_query(DB_NORMAL, "SELECT username, status FROM sessions WHERE id=?", "s",
-                               id);
+    sqlite3_stmt *q =
+        db_query(DB_NORMAL, "SELECT username, status FROM sessions WHERE id=?", "s", id);
     int r = 0;
     if (!db_row(q) || !str_eq(db_text(q, 0), p->req->user)) {
         r = ERR_NOTFOUND;
@@ -218,8 +218,7 @@ static json_object *requested_of(const struct prep *p)
     const struct spawn_req *q = p->req;
     const struct manifest *m = p->manifest;
     json_object *crews = json_arr(p->policy, "crews");
-    json_object *o = json_make("dir:s uid:i role:s", p->pkg.dir,
-                               json_int(p->policy, "uid", q->uid),
+    json_object *o = json_make("dir:s uid:i role:s", p->pkg.dir, json_int(p->policy, "uid", q->uid),
                                json_str(p->policy, "role", "user"));
     json_add(o, "crews", crews ? json_dup(crews) : json_new_arr());
     json_add_str(o, "systemPrompt", p->prompt ? p->prompt : "");
@@ -279,8 +278,7 @@ static void t1_session(const struct prep *p, const struct proc *n)
 {
     const struct spawn_req *q = p->req;
     if (str_empty(q->session_id)) {
-        cleanup(freep) char *title =
-            first_chars(str_empty(q->title) ? n->goal : q->title, 60);
+        cleanup(freep) char *title = first_chars(str_empty(q->title) ? n->goal : q->title, 60);
         cleanup(json_putp) json_object *who = json_new_arr();
         json_push_str(who, n->name);
         (void)db_run(DB_FULL,
@@ -291,8 +289,8 @@ static void t1_session(const struct prep *p, const struct proc *n)
                      n->spawned_at, n->name, n->name, who, n->pid);
         return;
     }
-    sqlite3_stmt *s = db_query(DB_FULL, "SELECT participants FROM sessions WHERE id=?", "s",
-                               n->session_id);
+    sqlite3_stmt *s =
+        db_query(DB_FULL, "SELECT participants FROM sessions WHERE id=?", "s", n->session_id);
     cleanup(json_putp) json_object *who = db_row(s) ? db_json(s, 0) : NULL;
     db_end(s);
     if (!who)
@@ -497,7 +495,8 @@ void spawn_run(struct spawn_req *req, struct call *c, spawned_fn then, void *arg
     prep_start(req, on_prepared, q);
 }
 
-/* A repeat of a request: the first one's reply, at once or when it is there. True if c was taken. */
+/* A repeat of a request: the first one's reply, at once or when it is there. True if c was taken.
+ */
 static bool idem_answer(const char *user, const char *key, struct call *c)
 {
     for (struct pending *q = pendings; q; q = q->next)
@@ -507,9 +506,8 @@ static bool idem_answer(const char *user, const char *key, struct call *c)
             return true;
         }
     (void)db_run(DB_NORMAL, "DELETE FROM requests WHERE at<?", "i", now_ms() - IDEM_MS);
-    sqlite3_stmt *s = db_query(DB_NORMAL,
-                               "SELECT reply FROM requests WHERE username=? AND idem_key=?", "ss",
-                               user, key);
+    sqlite3_stmt *s = db_query(
+        DB_NORMAL, "SELECT reply FROM requests WHERE username=? AND idem_key=?", "ss", user, key);
     cleanup(json_putp) json_object *reply = db_row(s) ? db_json(s, 0) : NULL;
     db_end(s);
     if (!reply)
@@ -571,8 +569,8 @@ static void read_body(struct args *a, struct spawn_req *q)
     if (args_bad(&t))
         args_fail(a, "tools", t.why);
     char base[64], version[64];
-    if (!args_bad(a) && (!q->agent || !package_split(q->agent, base, sizeof base, version,
-                                                     sizeof version)))
+    if (!args_bad(a) &&
+        (!q->agent || !package_split(q->agent, base, sizeof base, version, sizeof version)))
         args_fail(a, "agent", q->agent ? "is not the name of an agent" : "missing");
 }
 
@@ -583,7 +581,7 @@ static void read_caller(const struct caller *w, struct spawn_req *q)
     q->uid = w->uid;
     q->crews = w->crews ? json_dup(w->crews) : json_new_arr();
     q->request_id = xstrdup(w->call_id);
-    q->atp_session = xstrdup(*w->atp_session ? w->atp_session
+    q->atp_session = xstrdup(*w->atp_session          ? w->atp_session
                              : w->kind == CALLER_USER ? w->session_id
                                                       : "");
 }

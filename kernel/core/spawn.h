@@ -31,7 +31,7 @@ struct prep {
     struct grant_result grants;
     int err; /* of the whole */
     json_object *err_data;
-    char why[400];
+    char why[720];
 };
 /* Runs step 1; done gets the prep (p->err says how it ended) and frees it with prep_free. req is
  * taken. */
@@ -54,7 +54,6 @@ int64_t quota_of(json_object *policy, const char *name);
 int quota_agents(const char *user, int64_t quota, const struct proc *but, const char **limit);
 
 /* Recent refusals, for /proc/spawn-errors. */
-void spawn_error_note(const char *request_id, const char *user, const char *agent,
-                      const char *why);
+void spawn_error_note(const char *request_id, const char *user, const char *agent, const char *why);
 json_object *spawn_errors_list(const char *user, bool all); /* ids */
 json_object *spawn_error_get(const char *id);               /* owned, NULL */

@@ -34,12 +34,13 @@ static void on_units(struct ipc_reply *r, void *arg)
         failed += str_eq(s, "failed");
     }
     count_states(n);
-    json_object *o = json_make("version:s bootId:s startedAt:s uptimeSecs:i ready:b", AVIX_VERSION,
-                               K.boot_id, rfc3339(K.started_at, ts),
-                               (now_ms() - K.started_at) / 1000, (int)K.recovered);
+    json_object *o =
+        json_make("version:s bootId:s startedAt:s uptimeSecs:i ready:b", AVIX_VERSION, K.boot_id,
+                  rfc3339(K.started_at, ts), (now_ms() - K.started_at) / 1000, (int)K.recovered);
     json_add(o, "services", json_make("total:i running:i failed:i", total, running, failed));
-    json_add(o, "agents", json_make("running:i waiting:i paused:i",
-                                    n[PS_RUNNING] + n[PS_PENDING], n[PS_WAITING], n[PS_PAUSED]));
+    json_add(o, "agents",
+             json_make("running:i waiting:i paused:i", n[PS_RUNNING] + n[PS_PENDING], n[PS_WAITING],
+                       n[PS_PAUSED]));
     json_add_int(o, "sessions",
                  db_int_of("SELECT count(DISTINCT session_id) FROM invocations WHERE ended_at IS "
                            "NULL",
@@ -53,8 +54,11 @@ void sys_status(struct call *c, const struct caller *w)
     char sock[108];
     (void)w;
     snprintf(sock, sizeof sock, "%s/init.sock", svc.run_dir);
-    struct ipc_req q = { .sock = sock, .method = "init/list", .timeout_ms = 3000,
-                         .listener = svc.init_pid, .repeatable = true };
+    struct ipc_req q = { .sock = sock,
+                         .method = "init/list",
+                         .timeout_ms = 3000,
+                         .listener = svc.init_pid,
+                         .repeatable = true };
     (void)ipc_start(svc.loop, &q, NULL, on_units, c);
 }
 

@@ -291,7 +291,8 @@ int store_open(const char *root)
     }
     lock_fd = open(lock, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (lock_fd < 0 || flock(lock_fd, LOCK_EX | LOCK_NB) < 0) {
-        log_error("%s: %s", lock, errno == EWOULDBLOCK ? "held by another kernel" : strerror(errno));
+        log_error("%s: %s", lock,
+                  errno == EWOULDBLOCK ? "held by another kernel" : strerror(errno));
         return 75;
     }
     int r = open_one(&conns[DB_FULL], path, "PRAGMA synchronous=FULL");

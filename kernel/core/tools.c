@@ -72,8 +72,8 @@ json_object *agent_tool_descriptor(const struct agent_tool *t, const char *endpo
     json_object *input = NULL;
     if (json_parse(t->input, strlen(t->input), &input))
         die(70, "%s: its input is not JSON", t->name);
-    json_object *ipc = json_make("transport:s endpoint:s method:s", "local-ipc", endpoint,
-                                 t->method);
+    json_object *ipc =
+        json_make("transport:s endpoint:s method:s", "local-ipc", endpoint, t->method);
     json_object *d = json_make("name:s description:s owner:s ipc:o input:o timeout:i", t->name,
                                t->desc, "kernel", ipc, input, (int64_t)t->timeout_s);
     if (t->blocking)

@@ -6,7 +6,7 @@
 #include "common/base/clock.h"
 #include "kernel/core/calls.h"
 
-#define DAY_MS   (24LL * 3600 * 1000)
+#define DAY_MS         (24LL * 3600 * 1000)
 #define PATH_MAX_NODES 24
 
 struct node {
@@ -80,9 +80,8 @@ static void change_path(enum db_conn c, const char *leaf, const char *sql, int64
         (void)db_run(c, sql, "iis", a, b, path[i].name);
 }
 
-static const char add_reserved[] =
-    "UPDATE budgets SET tokens_reserved=max(0, tokens_reserved+?), "
-    "usd_reserved=max(0, usd_reserved+?) WHERE node=?";
+static const char add_reserved[] = "UPDATE budgets SET tokens_reserved=max(0, tokens_reserved+?), "
+                                   "usd_reserved=max(0, usd_reserved+?) WHERE node=?";
 static const char add_spent[] = "UPDATE budgets SET tokens=tokens+?, usd=usd+? WHERE node=?";
 
 /* Gives a reservation back, inside the open transaction. */
@@ -110,9 +109,8 @@ static void release_expired(void)
 {
     char ids[32][140];
     size_t n = 0;
-    sqlite3_stmt *q = db_query(DB_NORMAL,
-                               "SELECT call_id FROM reservations WHERE expires_at<? LIMIT 32", "i",
-                               now_ms());
+    sqlite3_stmt *q = db_query(
+        DB_NORMAL, "SELECT call_id FROM reservations WHERE expires_at<? LIMIT 32", "i", now_ms());
     while (n < N_ELEMS(ids) && db_row(q))
         str_copy(ids[n++], sizeof ids[0], db_text(q, 0));
     db_end(q);
@@ -258,8 +256,8 @@ void usage_record(struct call *c, const struct caller *w)
         call_bad_args(c, &a);
         return;
     }
-    sqlite3_stmt *q = db_query(DB_NORMAL, "SELECT session_id, username FROM invocations WHERE pid=?",
-                               "i", u.pid);
+    sqlite3_stmt *q =
+        db_query(DB_NORMAL, "SELECT session_id, username FROM invocations WHERE pid=?", "i", u.pid);
     char user[80];
     str_copy(user, sizeof user, u.user);
     if (db_row(q)) {

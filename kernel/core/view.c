@@ -33,8 +33,8 @@ static json_object *ts(int64_t ms)
 static json_object *status_yaml(const struct proc *p)
 {
     bool host = proc_hosted(p) && p->host_pid;
-    json_object *by = p->parent_pid ? json_object_new_int64(p->parent_pid)
-                                    : json_object_new_string(p->user);
+    json_object *by =
+        p->parent_pid ? json_object_new_int64(p->parent_pid) : json_object_new_string(p->user);
     json_object *meta = json_make(
         "name:s version:s pid:i spawnedAt:o spawnedBy:o parentPid:o sessionId:s invocationId:s",
         p->name, p->version, p->pid, ts(p->spawned_at), by,
@@ -45,12 +45,11 @@ static json_object *status_yaml(const struct proc *p)
                                p->calls_this_turn);
     json_add(s, "lastActivityAt", ts(p->last_activity));
     json_add_str(s, "waitingOn", wait_names[p->waiting_on]);
-    json_add(s, "tools",
-             json_make("granted:o denied:o", json_dup(p->grants), json_dup(p->denied)));
+    json_add(s, "tools", json_make("granted:o denied:o", json_dup(p->grants), json_dup(p->denied)));
     json_add(s, "pipes", json_new_arr());
-    json_add(s, "signals", json_make("lastReceived:s pendingCount:i",
-                                     *p->last_signal ? p->last_signal : NULL,
-                                     p->pending_signals + (int64_t)p->n_sigs));
+    json_add(s, "signals",
+             json_make("lastReceived:s pendingCount:i", *p->last_signal ? p->last_signal : NULL,
+                       p->pending_signals + (int64_t)p->n_sigs));
     int64_t end = p->ended_at ? p->ended_at : now_ms();
     json_add(s, "metrics",
              json_make("tokensConsumed:i toolCallsTotal:i wallTimeSec:i tokensIn:i tokensOut:i "
@@ -73,9 +72,9 @@ static json_object *status_yaml(const struct proc *p)
 static json_object *resolved_yaml(const struct proc *p)
 {
     json_object *crews = json_arr(p->requested, "crews");
-    json_object *meta = json_make(
-        "target:s resolvedAt:o resolvedFor:o crews:o", "agent-manifest", ts(p->spawned_at),
-        json_make("username:s pid:i", p->user, p->pid), crews ? json_dup(crews) : json_new_arr());
+    json_object *meta = json_make("target:s resolvedAt:o resolvedFor:o crews:o", "agent-manifest",
+                                  ts(p->spawned_at), json_make("username:s pid:i", p->user, p->pid),
+                                  crews ? json_dup(crews) : json_new_arr());
     json_object *r = json_dup(p->resolved);
     json_add_int(r, "contextWindowTokens", p->context_limit);
     json_add_int(r, "tokenTtlSecs", 3600);
@@ -83,7 +82,8 @@ static json_object *resolved_yaml(const struct proc *p)
                      "Resolved", meta, r, json_dup(p->grants));
 }
 
-/* --- one node of the tree: a directory (entries) or a file (doc) ------------------------------- */
+/* --- one node of the tree: a directory (entries) or a file (doc) -------------------------------
+ */
 
 struct node {
     json_object *entries; /* array of {name, kind} */
@@ -257,8 +257,7 @@ static void view_errors(struct node *n, const struct caller *w, char **part, siz
 {
     char name[96];
     if (k == 2) {
-        cleanup(json_putp) json_object *ids =
-            spawn_errors_list(w->user, w->role >= ROLE_OPERATOR);
+        cleanup(json_putp) json_object *ids = spawn_errors_list(w->user, w->role >= ROLE_OPERATOR);
         dir(n);
         for (size_t i = 0; i < json_object_array_length(ids); i++) {
             snprintf(name, sizeof name, "%.80s.yaml",
@@ -384,8 +383,12 @@ static void view_unit(struct call *c, const char *name)
     char sock[108];
     cleanup(json_putp) json_object *q = json_make("name:s", name);
     snprintf(sock, sizeof sock, "%s/init.sock", svc.run_dir);
-    struct ipc_req req = { .sock = sock, .method = "init/status", .params = q, .timeout_ms = 3000,
-                           .listener = svc.init_pid, .repeatable = true };
+    struct ipc_req req = { .sock = sock,
+                           .method = "init/status",
+                           .params = q,
+                           .timeout_ms = 3000,
+                           .listener = svc.init_pid,
+                           .repeatable = true };
     (void)ipc_start(svc.loop, &req, NULL, on_unit, c);
 }
 

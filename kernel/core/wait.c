@@ -38,8 +38,8 @@ static void on_gone(void *arg)
 
 char *result_of(const struct proc *p)
 {
-    sqlite3_stmt *q = db_query(DB_NORMAL, "SELECT result FROM invocations WHERE id=?", "s",
-                               p->invocation_id);
+    sqlite3_stmt *q =
+        db_query(DB_NORMAL, "SELECT result FROM invocations WHERE id=?", "s", p->invocation_id);
     char *s = db_row(q) && !db_null(q, 0) ? xstrdup(db_text(q, 0)) : NULL;
     db_end(q);
     return s;
