@@ -15,5 +15,3 @@ int encode_choose(const char *data, size_t *n, bool eof, enum encoding want, enu
 int encode_add(struct buf *b, const char *data, size_t n, enum encoding e);
 /* Content of a write: yours to free(). ERR_INVAL if malformed base64. ENC_AUTO is utf-8. */
 int decode_content(const char *text, size_t len, enum encoding e, char **ret, size_t *ret_len);
-/* Media type by name, and by the first bytes if the name says nothing. */
-const char *mime_of(const char *name, const char *head, size_t n);

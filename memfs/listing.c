@@ -7,7 +7,7 @@
 #include <fcntl.h>
 
 #include "common/base/clock.h"
-#include "memfs/globpat.h"
+#include "common/base/globpat.h"
 
 #define PAGE_BYTES (4 << 20)
 

@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 #include "common/base/clock.h"
-#include "memfs/globpat.h"
+#include "common/base/globpat.h"
 
 #define FILE_LIMIT   (16 << 20)
 #define LINE_SHOWN   512

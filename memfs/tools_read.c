@@ -6,6 +6,7 @@
 #include <stdio.h>
 
 #include "common/base/clock.h"
+#include "common/base/mime.h"
 #include "memfs/cache.h"
 #include "memfs/op.h"
 #include "memfs/synth.h"

@@ -3,7 +3,7 @@
  * alternative is matched component by component. A run of ** is tried against every suffix with
  * memory of what failed (one bit per pair), so the cost is components times components.
  */
-#include "memfs/globpat.h"
+#include "common/base/globpat.h"
 
 #include "common/base/err.h"
 #include "common/base/vpath.h"
