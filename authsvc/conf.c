@@ -26,8 +26,7 @@ bool account_name_valid(const char *s)
 static int bad(struct yaml_err *e, const struct args *a, const char *where)
 {
     e->line = a->line;
-    snprintf(e->msg, sizeof(e->msg), "%s%s%s: %s", where, *where ? "." : "", a->field,
-             a->why);
+    snprintf(e->msg, sizeof(e->msg), "%s%s%s: %s", where, *where ? "." : "", a->field, a->why);
     return ERR_CONFIG;
 }
 

@@ -264,7 +264,7 @@ void auth_login(struct call *c, const struct caller *who)
     const char *credential = args_str(&a, "credential", PASSWORD_MAX);
     const char *remote = args_str(&a, "remote", 63),
                *client = args_str_or(&a, "user_agent", 4096, "");
-    const char *listener = args_str_or(&a, "listener", 16, "");
+    bool admin = args_bool_or(&a, "admin", false); /* it came over the admin listener */
     bool secure = args_bool_or(&a, "secure", true);
     (void)args_str_or(&a, "otp", 64, NULL);
     if (args_bad(&a)) {
@@ -287,7 +287,7 @@ void auth_login(struct call *c, const struct caller *who)
     else
         str_copy(l->addr, sizeof(l->addr), remote);
     const struct identity *id = auth_conf_find(auth.conf, identity);
-    bool admin = str_eq(listener, "admin") && l->known_addr && addr_loopback(&l->from);
+    admin = admin && l->known_addr && addr_loopback(&l->from);
     int64_t wait = lockout_wait(auth.lockout, identity, l->addr, id && id->type == CRED_PASSWORD,
                                 admin, now_ms());
     if (wait) {

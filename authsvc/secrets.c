@@ -5,9 +5,9 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <openssl/evp.h>
 
 #include "authsvc/conf.h"
+#include "authsvc/gcm.h"
 #include "common/base/b64.h"
 #include "common/base/clock.h"
 #include "common/base/err.h"
@@ -15,8 +15,8 @@
 #include "common/base/rnd.h"
 #include "common/svc/token.h"
 
-#define NONCE_LEN   12
-#define TAG_LEN     16
+#define NONCE_LEN   GCM_NONCE_LEN
+#define TAG_LEN     GCM_TAG_LEN
 #define KID_LEN     8
 #define SECRETS_MAX 1000
 #define LINE_MAX_B  (B64URL_LEN(SECRET_VALUE_MAX + TAG_LEN) + 64)
@@ -54,24 +54,6 @@ static char *aad_of(const char *owner, const char *name, const char *kid)
     return xasprintf("avix-secret-v1|%s|%s|%s", owner, name, kid);
 }
 
-/* Both directions; out holds len (+ tag when sealing). False if the tag does not fit. */
-static bool gcm(bool seal, const uint8_t *key, const uint8_t *nonce, const char *aad,
-                const uint8_t *in, size_t len, uint8_t *out, uint8_t tag[TAG_LEN])
-{
-    EVP_CIPHER_CTX *x = EVP_CIPHER_CTX_new();
-    int n = 0, r = x && EVP_CipherInit_ex(x, EVP_aes_256_gcm(), NULL, key, nonce, seal);
-
-    r = r && EVP_CipherUpdate(x, NULL, &n, (const uint8_t *)aad, (int)strlen(aad));
-    r = r && EVP_CipherUpdate(x, out, &n, in, (int)len);
-    if (!seal)
-        r = r && EVP_CIPHER_CTX_ctrl(x, EVP_CTRL_GCM_SET_TAG, TAG_LEN, tag);
-    r = r && EVP_CipherFinal_ex(x, out + len, &n) > 0;
-    if (seal)
-        r = r && EVP_CIPHER_CTX_ctrl(x, EVP_CTRL_GCM_GET_TAG, TAG_LEN, tag);
-    EVP_CIPHER_CTX_free(x);
-    return r;
-}
-
 char *secret_seal(const uint8_t *key, const char *owner, const char *name, const void *value,
                   size_t len)
 {
@@ -83,7 +65,7 @@ char *secret_seal(const uint8_t *key, const char *owner, const char *name, const
     key_id(key, kid);
     rnd_bytes(nonce, sizeof(nonce));
     cleanup(freep) char *aad = aad_of(owner, name, kid);
-    if (!gcm(true, key, nonce, aad, value, len, body, body + len))
+    if (!gcm_crypt(true, key, nonce, aad, strlen(aad), value, len, body, body + len))
         die(70, "libcrypto: AES-256-GCM failed");
     b64url_encode(nonce, sizeof(nonce), nonce_text);
     b64url_encode(body, len + TAG_LEN, text);
@@ -114,7 +96,7 @@ int secret_open(const uint8_t *key, const char *owner, const char *name, const c
     size_t len = (size_t)got - TAG_LEN;
     cleanup(freep) char *aad = aad_of(owner, name, kid);
     char *out = xmalloc(len + TAG_LEN);
-    if (!gcm(false, key, nonce, aad, body, len, (uint8_t *)out, body + len)) {
+    if (!gcm_crypt(false, key, nonce, aad, strlen(aad), body, len, (uint8_t *)out, body + len)) {
         explicit_bzero(out, len);
         free(out);
         return ERR_AUTH;
