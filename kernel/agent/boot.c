@@ -23,6 +23,12 @@
 
 #define HISTORY_MAX (64 * 1024 * 1024)
 #define SECRETS_MAX (1024 * 1024)
+/* The runtimes of sanitizers and of coverage open files of their own. */
+#if defined(AVIX_SAN) || defined(AVIX_COVERAGE)
+#define SEALABLE false
+#else
+#define SEALABLE true
+#endif
 
 struct agent self;
 
@@ -71,12 +77,11 @@ static void degrade(const char *what, const char *step, int err)
 /* 0, or an exit code: the jail was required and cannot be had. */
 static int make_jail(void)
 {
-#if defined(AVIX_SAN) || defined(AVIX_COVERAGE)
-    return 0; /* their runtimes open files of their own */
-#else
     const char *const sockets[] = { self.router, self.kernel, self.gateway };
     const char *step = "";
 
+    if (!SEALABLE)
+        return 0;
     if (str_eq(self.st.jail, "off")) {
         degrade("jail", "off", 0);
         return 0;
@@ -86,14 +91,14 @@ static int make_jail(void)
         return 0;
     degrade("jail", step, r);
     return str_eq(self.st.jail, "require") ? bad_start("agents.jail is \"require\"") : 0;
-#endif
 }
 
 static void put_seal_on(void)
 {
-#if !defined(AVIX_SAN) && !defined(AVIX_COVERAGE)
     int r;
 
+    if (!SEALABLE)
+        return;
     if (str_eq(self.st.seccomp, "off")) {
         degrade("seccomp", "off", 0);
         return;
@@ -103,7 +108,6 @@ static void put_seal_on(void)
         degrade("seccomp", "log only", 0);
     if ((r = seal_filter(only_log ? SEAL_LOG : SEAL_ENFORCE)))
         degrade("seccomp", "filter", r);
-#endif
 }
 
 static int read_secrets(void)
