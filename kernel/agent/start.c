@@ -100,12 +100,10 @@ static void read_limits(struct start *s)
     json_object *env = json_obj(res, "environment");
     json_object *lim = json_obj(s->doc, "limits");
     int chain = clamp(json_int(entry, "maxToolChain", 5), 1, 200);
-    int per_turn = clamp(json_int(lim, "maxTokensPerTurn", 8000), 1, 1000000);
 
     s->max_tool_chain = min_int(chain, clamp(json_int(lim, "maxToolChainLength", 200), 1, 200));
     s->max_turns = clamp(json_int(entry, "maxTurnsPerGoal", 20), 1, 500);
-    s->max_output =
-        min_int(per_turn, clamp(json_int(lim, "maxOutputTokens", per_turn), 1, 1000000));
+    s->max_output = clamp(json_int(lim, "maxTokensPerTurn", 8000), 1, 1000000);
     s->stop_grace_sec = clamp(json_int(lim, "stopGraceSec", 10), 0, 3600);
     s->timeout_sec = clamp(json_int(env, "timeoutSec", 300), 1, 600);
     s->temperature = json_num(env, "temperature", 0.7);

@@ -10,7 +10,7 @@
  *   agent{name, version, dir}
  *   resolved{entrypoint{maxToolChain, maxTurnsPerGoal}, environment{temperature, topP, timeoutSec},
  *            tools{required[]}, memory{workingContext}}
- *   limits{maxToolChainLength, maxTokensPerTurn, maxOutputTokens, stopGraceSec, modelFallback,
+ *   limits{maxToolChainLength, maxTokensPerTurn, stopGraceSec, modelFallback,
  *          seccomp: enforce|log|off, jail: auto|require|off}
  *   hil{requiredTools[], blockedChains[], taintPolicy}
  *   lastSeq > 0: the history is that of this invocation, else of earlier ones in the session
