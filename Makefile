@@ -34,7 +34,7 @@ PKGS_ALL := json-c libevent_core libcrypto yaml-0.1 libseccomp libargon2
 cflags_of = $(shell pkg-config --cflags $(1) 2>/dev/null)
 libs_of   = $(shell pkg-config --libs $(1) 2>/dev/null)
 CF_ALL := $(call cflags_of,$(PKGS_ALL) libcurl libwebsockets libuv sqlite3)
-LF_ALL := $(call libs_of,$(PKGS_ALL)) -largon2
+LF_ALL := $(call libs_of,$(PKGS_ALL)) -largon2 -lm
 
 WARN := -Wall -Wextra -Wshadow -Wformat=2 -Wundef -Wvla -Wwrite-strings -Wpointer-arith -Wcast-qual \
   -Wstrict-prototypes -Wmissing-prototypes -Wold-style-definition -Wimplicit-fallthrough -Wswitch-enum

@@ -31,6 +31,7 @@ void answer_init(struct answer *a, chunk_fn emit, void *arg, bool want_thinking)
     a->want_thinking = want_thinking;
     buf_init(&a->pend, ANSWER_MAX * 2);
     buf_init(&a->pend_think, ANSWER_MAX * 2);
+    buf_init(&a->pend_args, ANSWER_MAX * 2);
 }
 
 static void blocks_free(struct answer *a)
@@ -52,6 +53,7 @@ void answer_done(struct answer *a)
     blocks_free(a);
     buf_done(&a->pend);
     buf_done(&a->pend_think);
+    buf_done(&a->pend_args);
 }
 
 void answer_reset(struct answer *a)
@@ -102,12 +104,6 @@ static void emit_delta(struct answer *a, const char *head, struct buf *pend)
     buf_clear(pend);
 }
 
-void answer_flush(struct answer *a)
-{
-    emit_delta(a, "{\"type\":\"thinking_delta\",\"text\":\"", &a->pend_think);
-    emit_delta(a, "{\"type\":\"text_delta\",\"text\":\"", &a->pend);
-}
-
 /* Adds to the open block of this type (begins one), and to what waits to be sent. */
 static int add_esc(struct answer *a, enum block_type type, const char *s, size_t len)
 {
@@ -123,8 +119,8 @@ static int add_esc(struct answer *a, enum block_type type, const char *s, size_t
         b = push(a, type, -1);
     }
     a->bytes += len;
-    if (think ? a->pend.len : a->pend_think.len)
-        answer_flush(a); /* keeps the order of text and thinking */
+    if ((think ? a->pend.len : a->pend_think.len) || a->pend_args.len)
+        answer_flush(a); /* keeps the order of text, thinking and arguments */
     if (buf_add(&b->esc, s, len))
         return ERR_PROVPROTO;
     if (a->emit && (!think || a->want_thinking))
@@ -237,6 +233,17 @@ static void emit_chunk(struct answer *a, const char *type, const char *id, const
     a->emit(b.data, b.len, a->arg);
 }
 
+void answer_flush(struct answer *a)
+{
+    emit_delta(a, "{\"type\":\"thinking_delta\",\"text\":\"", &a->pend_think);
+    emit_delta(a, "{\"type\":\"text_delta\",\"text\":\"", &a->pend);
+    if (a->pend_args.len) {
+        emit_chunk(a, "tool_call_args_delta", a->pend_tool, "args_delta", NULL, a->pend_args.data,
+                   a->pend_args.len);
+        buf_clear(&a->pend_args);
+    }
+}
+
 int answer_tool_start(struct answer *a, int index, const char *id, const char *name)
 {
     if (a->n >= 1024)
@@ -261,10 +268,13 @@ int answer_tool_args_esc(struct answer *a, int index, const char *s, size_t len)
     if (a->bytes + len > ANSWER_MAX || buf_add(&b->esc, s, len))
         return ERR_PROVPROTO;
     a->bytes += len;
-    answer_flush(a);
-    emit_chunk(a, "tool_call_args_delta", b->id, "args_delta", NULL, s, len);
     b->args_sent = true;
-    return 0;
+    if (!a->emit)
+        return 0;
+    if (a->pend.len || a->pend_think.len || (a->pend_args.len && a->pend_tool != b->id))
+        answer_flush(a);
+    a->pend_tool = b->id;
+    return buf_add(&a->pend_args, s, len) ? ERR_PROVPROTO : 0;
 }
 
 int answer_tool_args(struct answer *a, int index, const char *s, size_t len)
@@ -286,6 +296,7 @@ void answer_tool_end(struct answer *a, int index)
         if (!b->args_sent)
             (void)answer_tool_args_esc(a, b->index, "{}", 2);
         b->open = false;
+        answer_flush(a);
         emit_chunk(a, "tool_call_complete", b->id, NULL, NULL, NULL, 0);
     }
 }

@@ -33,6 +33,8 @@ struct answer {
     size_t n, cap, bytes;
     struct buf pend;       /* escaped text that has not gone out yet */
     struct buf pend_think; /* the same of thinking */
+    struct buf pend_args;  /* and of the arguments of the call pend_tool */
+    const char *pend_tool; /* its id, borrowed from the block */
     chunk_fn emit;         /* NULL: the caller does not stream */
     void *arg;
     bool want_thinking, sent; /* sent: at least one chunk went out */

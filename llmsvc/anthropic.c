@@ -143,12 +143,12 @@ static void mark_auto(json_object *block, int *marks)
 }
 
 /* The last tool, the end of system, the last block of the user turn before the last one. */
-static void auto_marks(json_object *tools, json_object *system, json_object *messages, int *marks)
+static void auto_marks(json_object *tools, json_object *sys, json_object *messages, int *marks)
 {
     size_t n = json_object_array_length(messages), users = 0;
 
     mark_auto(last_of(tools), marks);
-    mark_auto(last_of(system), marks);
+    mark_auto(last_of(sys), marks);
     for (size_t i = n; i-- > 0;) {
         json_object *m = json_object_array_get_idx(messages, i);
 
@@ -242,20 +242,20 @@ static int build(struct lreq *r, const struct target *t, bool stream, struct buf
 {
     cleanup(json_putp) json_object *body =
         json_make("model:s max_tokens:i", t->model, t->max_tokens);
-    cleanup(json_putp) json_object *config = json_new(), *system = json_new_arr();
+    cleanup(json_putp) json_object *config = json_new(), *sys = json_new_arr();
     int marks = 0;
 
     (void)why;
-    for (size_t i = 0; i < json_object_array_length(r->system); i++)
-        json_push(system, block_of(r, json_object_array_get_idx(r->system, i), &marks));
+    for (size_t i = 0; i < json_object_array_length(r->sys); i++)
+        json_push(sys, block_of(r, json_object_array_get_idx(r->sys, i), &marks));
     json_object *tools = tools_of(r, &marks), *messages = messages_of(r, &marks);
     if (t->cache_auto && r->bytes > CACHE_MIN)
-        auto_marks(tools, system, messages, &marks);
-    size_t n = json_object_array_length(system);
-    if (n == 1 && !json_get(last_of(system), "cache_control"))
-        json_add_str(body, "system", json_str(last_of(system), "text", ""));
+        auto_marks(tools, sys, messages, &marks);
+    size_t n = json_object_array_length(sys);
+    if (n == 1 && !json_get(last_of(sys), "cache_control"))
+        json_add_str(body, "system", json_str(last_of(sys), "text", ""));
     else if (n)
-        json_add(body, "system", json_object_get(system));
+        json_add(body, "system", json_object_get(sys));
     json_add(body, "messages", messages);
     if (json_object_array_length(tools))
         json_add(body, "tools", tools);

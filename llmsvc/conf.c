@@ -8,6 +8,7 @@
 #include <ctype.h>
 
 #include "common/base/args.h"
+#include "common/base/err.h"
 #include "common/svc/config.h"
 
 const char *const kind_names[KIND_COUNT] = { "anthropic",  "openai",  "ollama", "stability-ai",
@@ -45,7 +46,8 @@ struct reader {
 static int fail(struct reader *r, int line, const char *where, const char *key, const char *why)
 {
     r->e->line = line;
-    snprintf(r->e->msg, sizeof r->e->msg, "%s%s%s: %s", where, *where && *key ? "." : "", key, why);
+    snprintf(r->e->msg, sizeof r->e->msg, "%.70s%s%.40s: %.76s", where, *where && *key ? "." : "",
+             key, why);
     return ERR_CONFIG;
 }
 

@@ -105,6 +105,7 @@ struct llm_conf {
     struct fallback_conf fallback[MOD_COUNT][FALLBACK_MAX];
     size_t n_fallback[MOD_COUNT];
     json_object *aliases; /* borrowed, or NULL */
+    bool force_default;   /* AVIX_LLM_REPLAY: every text request goes to the default */
     bool scoped;          /* providerChoice: scoped */
     bool cache_auto;      /* promptCache */
     int64_t scratch_ttl_ms;

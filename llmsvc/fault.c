@@ -63,7 +63,7 @@ static size_t secret_at(const char *s)
     return 0;
 }
 
-void mask_text(char *out, size_t size, const char *in)
+static void mask(char *out, size_t size, const char *in, bool controls)
 {
     size_t n = 0;
 
@@ -81,7 +81,8 @@ void mask_text(char *out, size_t size, const char *in)
 
             for (size_t i = 0; i < take && n + 4 < size; i++)
                 if (i == 0 || !(known = secret_at(in + i)))
-                    out[n++] = (unsigned char)in[i] < 0x20 || in[i] == 0x7f ? ' ' : in[i];
+                    out[n++] =
+                        !controls && ((unsigned char)in[i] < 0x20 || in[i] == 0x7f) ? ' ' : in[i];
                 else
                     take = i; /* one of ours inside a longer word */
             in += take;
@@ -90,10 +91,22 @@ void mask_text(char *out, size_t size, const char *in)
     out[utf8_floor(out, n)] = '\0';
 }
 
+void mask_text(char *out, size_t size, const char *in)
+{
+    mask(out, size, in, false);
+}
+
+void mask_secrets(char *out, size_t size, const char *in)
+{
+    mask(out, size, in, true);
+}
+
 void fault_done(struct fault *f)
 {
     free(f->partial);
     f->partial = NULL;
+    json_put(f->extra);
+    f->extra = NULL;
 }
 
 void fault_set(struct fault *f, int err, const char *fmt, ...)
@@ -132,6 +145,10 @@ json_object *fault_data(const struct fault *f, const char *provider, int attempt
         json_add_str(o, "node", f->node);
     if (f->partial)
         json_add_str(o, "partial", f->partial);
+    if (f->extra) {
+        json_object_object_foreach (f->extra, key, value)
+            json_add(o, key, value ? json_object_get(value) : NULL);
+    }
     return o;
 }
 

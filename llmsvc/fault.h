@@ -19,6 +19,7 @@ struct fault {
     char *partial;          /* owned: text that came before a refusal */
     const char *scope;      /* EQUOTA: "user" or "provider"; else NULL */
     char node[128];
+    json_object *extra; /* owned: more members of data, or NULL */
 };
 #define FAULT_NONE                     \
     {                                  \
@@ -45,6 +46,8 @@ int64_t retry_after_parse(const char *s, int64_t now);
 /* Copies text, cut to size, control characters as blanks, with everything that looks like a key
  * (or is one of ours) replaced. */
 void mask_text(char *out, size_t size, const char *in);
+/* The same without cutting (size is enough for strlen + 16), control characters kept. */
+void mask_secrets(char *out, size_t size, const char *in);
 /* A secret that must never show (borrowed until mask_forget). */
 void mask_remember(const char *secret);
 void mask_forget(const char *secret);

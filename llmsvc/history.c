@@ -127,7 +127,7 @@ static void add_content(json_object *blocks, json_object *content, const char **
     }
 }
 
-static void add_message(struct history *h, json_object *m, json_object *system, const char **why)
+static void add_message(struct history *h, json_object *m, json_object *sys, const char **why)
 {
     const char *role = json_str(m, "role", "");
     json_object *content = json_get(m, "content"), *calls = json_arr(m, "tool_calls");
@@ -135,7 +135,7 @@ static void add_message(struct history *h, json_object *m, json_object *system, 
     if (!calls)
         calls = json_arr(m, "toolCalls");
     if (str_eq(role, "system") || str_eq(role, "developer")) {
-        add_content(system, content, why);
+        add_content(sys, content, why);
     } else if (str_eq(role, "user")) {
         add_content(turn_for(h, false), content, why);
     } else if (str_eq(role, "assistant")) {
@@ -328,7 +328,7 @@ static void write_turns(struct history *h, json_object *out)
     map_done(&used);
 }
 
-int history_repair(json_object *messages, json_object *system, json_object **ret, const char **why)
+int history_repair(json_object *messages, json_object *sys, json_object **ret, const char **why)
 {
     size_t n = json_object_array_length(messages);
     struct history h = { 0 };
@@ -340,7 +340,7 @@ int history_repair(json_object *messages, json_object *system, json_object **ret
         json_object *m = json_object_array_get_idx(messages, i);
 
         if (json_object_is_type(m, json_type_object))
-            add_message(&h, m, system, why);
+            add_message(&h, m, sys, why);
         else
             *why = "each message must be an object";
     }

@@ -135,16 +135,16 @@ static json_object *assistant_message(struct lreq *r, json_object *m)
 
 static json_object *messages_of(struct lreq *r)
 {
-    cleanup(buf_done) struct buf system = BUF_INIT(ANSWER_MAX);
+    cleanup(buf_done) struct buf sys = BUF_INIT(ANSWER_MAX);
     json_object *out = json_new_arr();
 
-    for (size_t i = 0; i < json_object_array_length(r->system); i++) {
-        if (system.len)
-            buf_adds(&system, "\n\n");
-        buf_adds(&system, json_str(json_object_array_get_idx(r->system, i), "text", ""));
+    for (size_t i = 0; i < json_object_array_length(r->sys); i++) {
+        if (sys.len)
+            buf_adds(&sys, "\n\n");
+        buf_adds(&sys, json_str(json_object_array_get_idx(r->sys, i), "text", ""));
     }
-    if (system.len)
-        json_push(out, json_make("role:s content:s", "system", system.data));
+    if (sys.len)
+        json_push(out, json_make("role:s content:s", "system", sys.data));
     for (size_t i = 0; i < json_object_array_length(r->messages); i++) {
         json_object *m = json_object_array_get_idx(r->messages, i);
 

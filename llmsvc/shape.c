@@ -277,10 +277,10 @@ static void read_system(struct args *a, struct lreq *r)
 {
     json_object *o = args_any_or(a, "system");
 
-    r->system = json_new_arr();
+    r->sys = json_new_arr();
     if (json_object_is_type(o, json_type_string)) {
         if (*json_object_get_string(o))
-            json_push(r->system, json_make("type:s text:s", "text", json_object_get_string(o)));
+            json_push(r->sys, json_make("type:s text:s", "text", json_object_get_string(o)));
     } else if (json_object_is_type(o, json_type_array)) {
         for (size_t i = 0; i < json_object_array_length(o); i++) {
             json_object *b = json_object_array_get_idx(o, i);
@@ -289,7 +289,7 @@ static void read_system(struct args *a, struct lreq *r)
             if (!text)
                 args_fail(a, "system", "must be a string or text blocks");
             else if (*text)
-                json_push(r->system, json_dup(b));
+                json_push(r->sys, json_dup(b));
         }
     } else if (o) {
         args_fail(a, "system", "must be a string or text blocks");
@@ -335,7 +335,7 @@ int lreq_parse(json_object *params, struct lreq *ret, struct args *bad)
     read_thinking(&a, ret);
     read_format(&a, ret);
     json_object *messages = args_arr(&a, "messages");
-    if (!args_bad(&a) && history_repair(messages, ret->system, &ret->messages, &why))
+    if (!args_bad(&a) && history_repair(messages, ret->sys, &ret->messages, &why))
         args_fail(&a, "messages", why);
     if (args_bad(&a)) {
         *bad = a;
@@ -344,19 +344,19 @@ int lreq_parse(json_object *params, struct lreq *ret, struct args *bad)
         memset(ret, 0, sizeof *ret);
         return ERR_INVAL;
     }
-    ret->bytes = strlen(json_text(ret->messages)) + strlen(json_text(ret->system)) +
+    ret->bytes = strlen(json_text(ret->messages)) + strlen(json_text(ret->sys)) +
                  strlen(json_text(ret->tools));
     return 0;
 }
 
 void lreq_done(struct lreq *r)
 {
-    json_put(r->system);
+    json_put(r->sys);
     json_put(r->messages);
     json_put(r->tools);
     json_put(r->stop_sequences);
     json_put(r->response_format);
-    r->system = r->messages = r->tools = r->stop_sequences = r->response_format = NULL;
+    r->sys = r->messages = r->tools = r->stop_sequences = r->response_format = NULL;
     names_done(&r->names);
     names_init(&r->names);
 }

@@ -26,7 +26,7 @@ extern const char *const effort_names[5]; /* "" low medium high max */
 
 struct lreq {
     char provider[64], model[192]; /* "": not given */
-    json_object *system;           /* array of text blocks, may be empty */
+    json_object *sys;              /* array of text blocks, may be empty */
     json_object *messages;         /* array, valid: roles alternate from user to user */
     json_object *tools;            /* array of {name, description, input_schema, cache?}, by name */
     enum choice choice;
@@ -61,7 +61,7 @@ bool lreq_has_block(const struct lreq *r, const char *type);
 
 /* The history alone (history.c): messages in any accepted form to a valid array. system gets the
  * text blocks of system messages. 0, or ERR_INVAL with *why (static). */
-int history_repair(json_object *messages, json_object *system, json_object **ret, const char **why);
+int history_repair(json_object *messages, json_object *sys, json_object **ret, const char **why);
 /* An input_schema from the short form of the tool descriptors; a JSON Schema passes as it is.
  * Owned. */
 json_object *schema_of(json_object *input);

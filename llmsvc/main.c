@@ -1,0 +1,20 @@
+/* avix-llmsvc: every call to a model provider. */
+#include "llmsvc/core.h"
+#include "llmsvc/service.h"
+
+static const struct svc_spec spec = {
+    .unit = UNIT_LLMSVC,
+    .methods = llm_methods,
+    .n_methods = LLM_METHODS,
+    .init = llm_init,
+    .start = llm_start,
+    .ready = llm_ready,
+    .reload = llm_reload,
+    .stop = llm_stop,
+    .fini = llm_fini,
+};
+
+int main(int argc, char **argv)
+{
+    return svc_main(&spec, argc, argv);
+}
