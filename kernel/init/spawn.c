@@ -48,16 +48,22 @@ static void child_limits(const struct spawn *s)
 #endif
 }
 
-/* A guest started by root keeps no capability; no_new_privs keeps exec from giving them back. */
+/* A guest started by root keeps the one capability with which it makes its jail and which it drops
+ * then; no_new_privs keeps exec from giving it the others back. */
 static void child_drop(const struct spawn *s)
 {
     struct __user_cap_header_struct head = { .version = _LINUX_CAPABILITY_VERSION_3 };
-    struct __user_cap_data_struct none[2] = { { 0 } };
+    struct __user_cap_data_struct caps[2] = { { 0 } };
 
     if (!s->guest)
         return;
     (void)prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
-    (void)syscall(SYS_capset, &head, none);
+    if (geteuid() == 0)
+        caps[0].permitted = caps[0].effective = 1U << CAP_SYS_ADMIN;
+    if (syscall(SYS_capset, &head, caps)) { /* not ours to keep: none, then */
+        memset(caps, 0, sizeof(caps));
+        (void)syscall(SYS_capset, &head, caps);
+    }
 }
 
 static void child_fds(const struct spawn *s, int *sync_fd)
