@@ -182,8 +182,8 @@ static void exactly_what_was_meant(void **state)
     assert_null(strstr(text, "HOME"));
     assert_non_null(strstr(text, " 48\n"));
     assert_non_null(strstr(text, "fd 0\n"));
-    assert_non_null(strstr(text, "fd 7\n")); /* 3 to 7, and the script's own above */
-    assert_null(strstr(text, "fd 8\n"));
+    assert_non_null(strstr(text, "fd 7\n")); /* 8 is the open directory, 10 the script */
+    assert_null(strstr(text, "fd 9\n"));
     assert_non_null(strstr(text, "NoNewPrivs: 1"));
     assert_non_null(strstr(text, "SigBlk: 0000000000000000"));
     assert_non_null(strstr(text, geteuid() ? "CapEff: 0000000000000000"
