@@ -140,14 +140,14 @@ static bool listed(const char *fields, const char *key, bool *must)
     return false;
 }
 
-static void drop_unlisted(const char *fields, json_object *body)
+static void drop_unlisted(const char *fields, json_object *body, bool keep_null)
 {
     bool again = true, must;
 
     while (again) {
         again = false;
         json_object_object_foreach (body, k, v) {
-            if (!v || !listed(fields, k, &must)) {
+            if ((!v && !keep_null) || !listed(fields, k, &must)) {
                 json_object_object_del(body, k);
                 again = true;
                 break;
@@ -189,17 +189,17 @@ static bool pid_to_string(json_object *body, const char *key)
 const char *kind_shape(enum kind_id k, json_object *body, const struct pub *p)
 {
     const struct kind *kd = &kinds[k];
-    json_object *pid = json_get(body, "pid");
+    json_object *pid;
     const char *lack;
 
     /* An explicit null is kept only in approval requests, whose members are always all there. */
-    if (k != KIND_HIL_REQUEST)
-        drop_unlisted(kd->fields, body);
+    drop_unlisted(kd->fields, body, k == KIND_HIL_REQUEST);
     if (k == KIND_ALERT)
         json_add_str(body, "source", p->name ? p->name : "");
     lack = missing(kd->fields, body);
     if (lack)
         return lack;
+    pid = json_get(body, "pid");
     if (pid && !json_object_is_type(pid, json_type_int))
         return "pid";
     if (kd->by == PUB_AGENT && json_int(body, "pid", -1) != p->pid)

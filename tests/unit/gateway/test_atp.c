@@ -1,8 +1,10 @@
 /* Frames in and out, and the closed set of errors. */
-#include <cmocka.h>
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+
+#include <cmocka.h>
 
 #include "gateway/atp.h"
 

@@ -1,8 +1,10 @@
 /* Host, Origin, cookies, tokens, forwarding, heads. */
-#include <cmocka.h>
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+
+#include <cmocka.h>
 
 #include "gateway/hosts.h"
 

@@ -1,8 +1,10 @@
 /* The operation table: every row against every role and listener, paths, signals, bodies. */
-#include <cmocka.h>
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+
+#include <cmocka.h>
 
 #include "gateway/ops.h"
 

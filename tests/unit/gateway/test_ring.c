@@ -1,9 +1,11 @@
 /* The event ring: order, eviction, recovery from every torn state, numbers never given twice. */
-#include <cmocka.h>
-#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+
+#include <cmocka.h>
+
+#include <fcntl.h>
 #include <sys/stat.h>
 
 #include "common/base/err.h"
