@@ -184,10 +184,10 @@ static void exactly_what_was_meant(void **state)
     assert_non_null(strstr(text, "fd 0\n"));
     assert_non_null(strstr(text, "fd 7\n")); /* 8 is the open directory, 10 the script */
     assert_null(strstr(text, "fd 9\n"));
-    assert_non_null(strstr(text, "NoNewPrivs: 1"));
-    assert_non_null(strstr(text, "SigBlk: 0000000000000000"));
-    assert_non_null(strstr(text, geteuid() ? "CapEff: 0000000000000000"
-                                           : "CapEff: 0000000000200000")); /* the jail's */
+    assert_non_null(strstr(text, "NoNewPrivs:\t1"));
+    assert_non_null(strstr(text, "SigBlk:\t0000000000000000"));
+    assert_non_null(strstr(text, geteuid() ? "CapEff:\t0000000000000000"
+                                           : "CapEff:\t0000000000200000")); /* the jail's */
     assert_int_equal(getpgid((pid_t)p.pid), p.pid);
     cleanup(json_putp) json_object *agents = init_list("agents");
     json_object *row = json_object_array_get_idx(agents, 0);
