@@ -31,9 +31,14 @@
  */
 enum { FD_READY = 3, FD_GO = 4, FD_ARGS = 10, FD_FILTER, FD_INFO, FD_MADE, FD_MOUNTS = 20 };
 
-static const char waiter[] = "printf x >&3; read -r _ <&4; exec 3>&- 4<&-; "
-                             "ulimit -p \"$1\" 2>/dev/null || ulimit -u \"$1\" 2>/dev/null; "
-                             "shift; exec \"$@\"";
+/*
+ * The init of the sandbox. It stays as the parent of the program, so that its end is the end of
+ * everything inside, and what the program used is counted up to us; bwrap's own init would let go
+ * of it earlier. What the shell says about a killed program is not the program's output.
+ */
+static const char waiter[] = "printf x >&3; read -r _ <&4; exec 3>&- 4<&- 5>&2 2>/dev/null; "
+                             "ulimit -p \"$1\" || ulimit -u \"$1\"; "
+                             "shift; (exec \"$@\" 2>&5 5>&-); exit $?";
 
 static const struct {
     const char *path, *text;
@@ -138,8 +143,8 @@ static int args_memfd(const struct box_spec *s)
     if (s->share_net)
         arg(&b, "--share-net");
     args(&b, (const char *const[]){ "--disable-userns", "--die-with-parent", "--new-session",
-                                    "--cap-drop", "ALL", "--hostname", "avix", "--uid", BOX_UID,
-                                    "--gid", BOX_UID, NULL });
+                                    "--as-pid-1", "--cap-drop", "ALL", "--hostname", "avix",
+                                    "--uid", BOX_UID, "--gid", BOX_UID, NULL });
     env_args(&b, s);
     file_args(&b, s);
     arg_n(&b, "--seccomp", FD_FILTER);
