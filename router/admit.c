@@ -122,6 +122,13 @@ static void forget_who(struct rcall *c)
 /* --- steps 4 to 8: what --------------------------------------------------------------------------
  */
 
+/* An internal tool with a least role is also a command that the gateway makes for a user. */
+static bool reachable(const struct entry *e, const struct ident *id)
+{
+    return entry_visible(e, id) ||
+           (e->internal && id->kind == CALLER_USER && e->min_role != ROLE_NONE);
+}
+
 static struct entry *find(const struct rcall *c)
 {
     struct entry *e = registry_find(c->id, c->env.method, c->env.method_len);
@@ -129,7 +136,7 @@ static struct entry *find(const struct rcall *c)
     for (size_t i = 0; !e && i < N_ELEMS(aliases); i++)
         if (str_eq(aliases[i].from, c->env.method))
             e = registry_find(c->id, aliases[i].to, strlen(aliases[i].to));
-    return e && entry_visible(e, c->id) ? e : NULL;
+    return e && reachable(e, c->id) ? e : NULL;
 }
 
 enum granted { NO, YES, ASK };
