@@ -12,22 +12,22 @@
 #include "kernel/core/store.h"
 
 /* Names travel and are stored as text; the enum and its names are one list each. */
-#define PSTATES(X)                                                                        \
-    X(PENDING, "pending")                                                                 \
-    X(RUNNING, "running") X(PAUSED, "paused") X(WAITING, "waiting") X(STOPPED, "stopped") \
-        X(CRASHED, "crashed")
-#define WAITS(X)                                                                     \
-    X(NONE, NULL)                                                                    \
-    X(HUMAN, "human-approval") X(PIPE_READ, "pipe-read") X(PIPE_WRITE, "pipe-write") \
-        X(SIGNAL, "signal")
-#define INV_STATES(X)                                                                 \
-    X(RUNNING, "running")                                                             \
-    X(IDLE, "idle") X(PAUSED, "paused") X(COMPLETED, "completed") X(FAILED, "failed") \
-        X(KILLED, "killed")
-#define SESS_STATES(X)                                                                \
-    X(RUNNING, "running")                                                             \
-    X(IDLE, "idle") X(PAUSED, "paused") X(COMPLETED, "completed") X(FAILED, "failed") \
-        X(ARCHIVED, "archived")
+#define PSTATES(X)        \
+    X(PENDING, "pending") \
+    X(RUNNING, "running") \
+    X(PAUSED, "paused") X(WAITING, "waiting") X(STOPPED, "stopped") X(CRASHED, "crashed")
+#define WAITS(X)               \
+    X(NONE, NULL)              \
+    X(HUMAN, "human-approval") \
+    X(PIPE_READ, "pipe-read") X(PIPE_WRITE, "pipe-write") X(SIGNAL, "signal")
+#define INV_STATES(X)     \
+    X(RUNNING, "running") \
+    X(IDLE, "idle")       \
+    X(PAUSED, "paused") X(COMPLETED, "completed") X(FAILED, "failed") X(KILLED, "killed")
+#define SESS_STATES(X)    \
+    X(RUNNING, "running") \
+    X(IDLE, "idle")       \
+    X(PAUSED, "paused") X(COMPLETED, "completed") X(FAILED, "failed") X(ARCHIVED, "archived")
 #define AS_PS(id, name) PS_##id,
 #define AS_WO(id, name) WO_##id,
 #define AS_IV(id, name) IV_##id,
