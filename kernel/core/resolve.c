@@ -316,7 +316,15 @@ json_object *resolve_system_limits(void)
         const struct field *f = &fields[i];
         if (f->min > f->max)
             continue;
-        put(root, f, json_make("type:s min:d max:d", "range", f->min, f->max));
+        json_object *rule = json_make("type:s", "range");
+        if (f->type == T_INT) {
+            json_add_int(rule, "min", (int64_t)f->min);
+            json_add_int(rule, "max", (int64_t)f->max);
+        } else {
+            json_add_num(rule, "min", f->min);
+            json_add_num(rule, "max", f->max);
+        }
+        put(root, f, rule);
     }
     return root;
 }
