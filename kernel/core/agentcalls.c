@@ -274,7 +274,7 @@ void agent_report(struct call *c, const struct caller *w)
     int64_t seq = json_int(c->params, "seq", 0);
     json_object *exit_doc = json_obj(c->params, "exit");
     struct life_info i = { .reply = c->params };
-    if (p->phase != PH_ENDING || exit_doc)
+    if (!exit_doc) /* an agent that gives up while it starts has never run */
         life_event(p, EV_REPORT, &i);
     int err = i.err;
     note_counters(p, c->params);

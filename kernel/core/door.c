@@ -129,7 +129,11 @@ void frame_tool_add(struct call *c, const struct caller *w)
         json_add_str(d, "visibility", visible);
         json_push(out, json_make("name:s descriptor:o visibility:s", name, d, visible));
     }
-    relay(c, json_make("tools:o _token:s", out, svc.token), p);
+    json_object *params = json_make("tools:o", out);
+    const char *token = json_str(c->params, "_token", p->token);
+    if (token)
+        json_add_str(params, "_token", token);
+    relay(c, params, p);
 }
 
 void frame_agent_ready(struct call *c, const struct caller *w)

@@ -267,8 +267,6 @@ json_object *proc_row(const struct proc *p)
     add_time(o, "spawnedAt", p->spawned_at);
     json_add_int(o, "tokensConsumed", p->tokens_in + p->tokens_out);
     json_add(o, "parent", p->parent_pid ? json_object_new_int64(p->parent_pid) : NULL);
-    json_add_str(o, "waitingOn", wait_names[p->waiting_on]);
-    json_add_bool(o, "idle", proc_idle(p));
     return o;
 }
 
@@ -293,6 +291,8 @@ json_object *proc_detail(const struct proc *p, bool tree)
     bool host = proc_hosted(p) && p->host_pid;
     json_object *o = proc_row(p);
     json_add_str(o, "model", p->model);
+    json_add_str(o, "waitingOn", wait_names[p->waiting_on]);
+    json_add_bool(o, "idle", proc_idle(p));
     json_add_int(o, "contextUsed", p->context_used);
     json_add_int(o, "contextLimit", p->context_limit);
     json_add_int(o, "toolCallsTotal", p->tool_calls);
