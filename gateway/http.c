@@ -238,8 +238,10 @@ static void find_route(struct req *r)
 
 static void dispatch(struct req *r)
 {
-    if (r->answered)
+    /* lws reports the end of an empty body too, after we went ahead without one. */
+    if (r->dispatched || r->answered)
         return;
+    r->dispatched = true;
     lws_set_timeout(r->wsi, PENDING_TIMEOUT_HTTP_CONTENT, WORK_S);
     if (r->too_big)
         http_fail(r, 413, ATP_ELIMIT, NULL, "the body is over %u bytes", HTTP_BODY_MAX);

@@ -30,7 +30,7 @@ struct req {
     bool want_cookie;
 
     /* the answer */
-    bool answered, head_out, close_after;
+    bool dispatched, answered, head_out, close_after;
     struct buf head, out;
     const char *data; /* what is sent: out, or a file's bytes */
     size_t len, sent;

@@ -407,8 +407,9 @@ bool entry_visible(const struct entry *e, const struct ident *id)
     case VIS_AGENT: /* only found in the agent's own table */
         return id->kind == CALLER_AGENT;
     case VIS_INTERNAL:
-    default:
-        return id->kind == CALLER_SERVICE && id->unit_id != UNIT_NONE;
+    default: /* a user reaches one through the gateway where it names the role that may */
+        return (id->kind == CALLER_SERVICE && id->unit_id != UNIT_NONE) ||
+               (id->kind == CALLER_USER && e->min_role != ROLE_NONE);
     }
     return hit != e->vis_not;
 }
