@@ -143,6 +143,82 @@ bool perm_shared(const char *crew, const char *path)
     return yes;
 }
 
+/* --- matching: patterns and path as segments ------------------------------------------------- */
+
+#define PATTERN_SEGS 4 /* the deepest row */
+
+enum seg_kind { SEG_TEXT, SEG_SELF, SEG_CREW, SEG_SVC, SEG_OWN };
+struct pattern {
+    struct {
+        enum seg_kind kind;
+        const char *s;
+        size_t n;
+    } seg[PATTERN_SEGS];
+    unsigned n;
+    bool tree; /* ends in ** */
+};
+/* A path cut at its slashes, as far as any pattern looks. */
+struct segs {
+    const char *s[PATTERN_SEGS];
+    size_t len[PATTERN_SEGS];
+    unsigned n; /* PATTERN_SEGS + 1: more than that */
+};
+
+static struct pattern row_patterns[N_ELEMS(rows)], kernel_patterns[N_ELEMS(kernel_reads)];
+static pthread_once_t compiled = PTHREAD_ONCE_INIT;
+
+static enum seg_kind kind_of(const char *s)
+{
+    return *s != '<'     ? SEG_TEXT
+           : s[1] == 'o' ? SEG_OWN
+           : s[1] == 'c' ? SEG_CREW
+           : s[2] == 'e' ? SEG_SELF
+                         : SEG_SVC;
+}
+
+static void compile(struct pattern *p, const char *text)
+{
+    *p = (struct pattern){ .n = 0 };
+    while (*text) {
+        size_t n = strcspn(++text, "/");
+
+        if (n == 2 && !memcmp(text, "**", 2)) {
+            p->tree = true;
+        } else {
+            p->seg[p->n].kind = kind_of(text);
+            p->seg[p->n].s = text;
+            p->seg[p->n++].n = n;
+        }
+        text += n;
+    }
+}
+
+static void compile_all(void)
+{
+    for (size_t i = 0; i < N_ELEMS(rows); i++)
+        compile(&row_patterns[i], rows[i].pattern);
+    for (size_t i = 0; i < N_ELEMS(kernel_reads); i++)
+        compile(&kernel_patterns[i], kernel_reads[i]);
+}
+
+static void split(const char *path, struct segs *g)
+{
+    g->n = 0;
+    if (!path[1]) /* "/" */
+        return;
+    while (*path) {
+        const char *at = path + 1, *end = strchrnul(at, '/');
+
+        if (g->n == PATTERN_SEGS) {
+            g->n++;
+            return;
+        }
+        g->s[g->n] = at;
+        g->len[g->n++] = (size_t)(end - at);
+        path = end;
+    }
+}
+
 static bool word_is(const char *seg, size_t n, const char *s)
 {
     return s && *s && strlen(s) == n && !memcmp(seg, s, n);
@@ -169,46 +245,56 @@ static bool is_pid(const char *seg, size_t n, const struct caller *who)
            (who->kind != CALLER_AGENT || pid == who->pid);
 }
 
-/* One segment of a pattern (p, pn) against one of a path; anyone: self, crew, svc match any name.
- */
-static bool seg_match(const struct caller *who, bool anyone, const char *p, size_t pn,
-                      const char *s, size_t n)
+/* A named segment; anyone: self, crew, svc match any name. */
+static bool name_match(const struct caller *who, bool anyone, enum seg_kind kind, const char *s,
+                       size_t n)
 {
-    if (*p != '<')
-        return pn == n && !memcmp(p, s, n);
-    if (p[1] == 'o')
+    if (kind == SEG_OWN)
         return is_pid(s, n, who);
     if (anyone)
         return true;
-    if (p[1] == 'c')
+    if (kind == SEG_CREW)
         return crew_of(who, s, n);
-    return word_is(s, n, p[2] == 'e' ? who->user : who->service);
+    return word_is(s, n, kind == SEG_SELF ? who->user : who->service);
 }
 
-static bool path_match(const struct caller *who, bool anyone, const char *p, const char *path)
+static bool segs_match(const struct caller *who, bool anyone, const struct pattern *p,
+                       const struct segs *g)
 {
-    for (;;) {
-        size_t pn, n;
-
-        if (str_eq(p, "/**"))
-            return true;
-        if (!*p || !*path || (path[0] == '/' && !path[1]))
-            return !*p && !*path;
-        pn = strcspn(p + 1, "/");
-        n = strcspn(path + 1, "/");
-        if (!seg_match(who, anyone, p + 1, pn, path + 1, n))
+    if (p->tree ? g->n < p->n : g->n != p->n)
+        return false;
+    for (unsigned i = 0; i < p->n; i++)
+        if (p->seg[i].kind == SEG_TEXT &&
+            (p->seg[i].n != g->len[i] || memcmp(p->seg[i].s, g->s[i], g->len[i])))
             return false;
-        p += pn + 1;
-        path += n + 1;
-    }
+    for (unsigned i = 0; i < p->n; i++)
+        if (p->seg[i].kind != SEG_TEXT &&
+            !name_match(who, anyone, p->seg[i].kind, g->s[i], g->len[i]))
+            return false;
+    return true;
 }
 
 static const struct perm_row *row_of(const struct caller *who, bool anyone, const char *path)
 {
+    struct segs g;
+
+    pthread_once(&compiled, compile_all);
+    split(path, &g);
     for (size_t i = 0; i < N_ELEMS(rows) - 1; i++)
-        if (path_match(who, anyone, rows[i].pattern, path))
+        if (segs_match(who, anyone, &row_patterns[i], &g))
             return &rows[i];
     return &rows[N_ELEMS(rows) - 1];
+}
+
+static bool kernel_may_read(const struct caller *who, const char *path)
+{
+    struct segs g;
+
+    split(path, &g);
+    for (size_t i = 0; i < N_ELEMS(kernel_reads); i++)
+        if (segs_match(who, true, &kernel_patterns[i], &g))
+            return true;
+    return false;
 }
 
 static bool shared_ok(const char *path)
@@ -226,10 +312,8 @@ static unsigned service_rights(const struct caller *who, const struct perm_row *
                        str_eq(who->service, "mcpbridge")
                    ? row->service
                    : 0;
-    if (caller_is_unit(who, UNIT_KERNEL))
-        for (size_t i = 0; i < N_ELEMS(kernel_reads); i++)
-            if (path_match(who, true, kernel_reads[i], path))
-                return row->service | MAY_R;
+    if (caller_is_unit(who, UNIT_KERNEL) && kernel_may_read(who, path))
+        return row->service | MAY_R;
     return row->service;
 }
 
