@@ -85,6 +85,8 @@ static int load(const char *masterkey_yaml, const char *env_name, const char *en
         str_copy(init.root, sizeof(init.root), dir);
         if (kernel_config_parse(text, strlen(text), &init.config, &e))
             _exit(99);
+        freep(&text); /* a refusal ends the process right here */
+        text = NULL;
         keys_load();
         if (getenv("AVIX_MASTER_KEY") ||
             (env_name && str_eq(env_name, "AVIX_MASTER_KEY") && has_env(env_value)))
