@@ -19,6 +19,10 @@
 #include "common/ipc/peer.h"
 #include "common/svc/sandbox.h"
 
+#ifdef AVIX_SAN
+#include <sanitizer/common_interface_defs.h>
+#endif
+
 struct init init = { .lock_fd = -1, .run_lock_fd = -1, .stdout_fd = 1, .stderr_fd = 2 };
 
 static struct watch signal_watch;
@@ -109,15 +113,15 @@ static void signals_watch(const sigset_t *set)
 static void own_log_open(void)
 {
     own_log = logfile_open("init.log", "init", true);
-#ifndef AVIX_SAN /* a report of the sanitizer must not die in the pipe */
     int fd = logfile_pipe(own_log);
 
     if (fd < 0)
         return;
-    init.stderr_fd = fcntl(2, F_DUPFD_CLOEXEC, 10);
     (void)fcntl(fd, F_SETFL, O_NONBLOCK);
     (void)dup2(fd, 2);
     close(fd);
+#ifdef AVIX_SAN /* a report of the sanitizer must not die in the pipe */
+    __sanitizer_set_report_fd((void *)(intptr_t)init.stderr_fd);
 #endif
 }
 
@@ -227,5 +231,5 @@ int init_main(int argc, char **argv)
     if (shutdown_again())
         start_again();
     keys_wipe();
-    return 0;
+    return init.unit_report ? EXIT_SANITIZER : 0;
 }

@@ -13,11 +13,12 @@
 #include "common/svc/config.h"
 #include "common/svc/unit.h"
 
-#define EXIT_RUNNING 75
-#define EXIT_NO_KEY  77
-#define EXIT_CONFIG  78
-#define READY_MS     20000
-#define BACKLOG      512
+#define EXIT_RUNNING   75
+#define EXIT_NO_KEY    77
+#define EXIT_CONFIG    78
+#define EXIT_SANITIZER 99
+#define READY_MS       20000
+#define BACKLOG        512
 
 /* --- opts.c: command line and what is taken from the environment -------------------------------
  */
@@ -43,6 +44,7 @@ struct init {
     int64_t boot_start_ms;
     uint64_t start; /* our own start time */
     bool booted, stopping;
+    bool unit_report; /* a sanitizer ended a unit: our own exit status says so */
     char **argv;
 };
 extern struct init init;

@@ -348,6 +348,12 @@ void unit_exited(struct iunit *u, int status)
     u->status = status;
     u->pid = 0;
     u->start = 0;
+#ifdef AVIX_SAN
+    if (WIFEXITED(status) && WEXITSTATUS(status) == EXIT_SANITIZER) {
+        log_error("unit %s: ended by a sanitizer", u->row->name);
+        init.unit_report = true;
+    }
+#endif
     units_json_write();
     unit_event(u, EV_EXIT);
 }
