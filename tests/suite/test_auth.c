@@ -30,7 +30,7 @@
 
 static struct rig *g;
 static char *gateway, *kernel, *memfs; /* service tokens of this process */
-static struct ipc_reply r;
+static struct ipc_reply r = { .fd = -1 };
 
 /* More identities, behind the admin that config init made. */
 static void add_identities(struct rig *x)
@@ -103,7 +103,7 @@ static int done(void **state)
 {
     (void)state;
     ipc_reply_done(&r);
-    memset(&r, 0, sizeof(r));
+    r = (struct ipc_reply){ .fd = -1 };
     return 0;
 }
 
@@ -613,8 +613,7 @@ static void no_auth_conf_no_start(void **state)
     snprintf(path, sizeof(path), "%s/etc/auth.conf", x->root);
     assert_int_equal(unlink(path), 0);
     assert_int_equal(rig_boot(x, NULL, err, sizeof(err)), 78);
-    if (!strstr(err, "etc/auth.conf not found"))
-        fail_msg("%s", err);
+    assert_non_null(strstr(err, "etc/auth.conf not found"));
     rig_write(x, "etc/auth.conf", "apiVersion: avix/v1\nkind: AuthConfig\nidentities: []\n");
     assert_int_not_equal(rig_boot(x, NULL, err, sizeof(err)), 0);
     rig_stop(x);
