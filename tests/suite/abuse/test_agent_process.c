@@ -165,25 +165,28 @@ static void other_sockets(void **state)
     json_put(r);
 }
 
+static void publish(struct inj *j, json_object *params)
+{
+    char reply[512];
+    cleanup(json_putp) json_object *note =
+        json_make("jsonrpc:s method:s params:o", "2.0", "event.publish", params);
+
+    (void)inj_frame(j, rig_sock(a->g, "gateway.sock"), json_text(note), reply, sizeof reply);
+}
+
 static void foreign_events(void **state)
 {
     struct inj j = take_over();
-    static const char *const bodies[] = {
-        "{\"event\":\"agent.status\",\"body\":{\"pid\":%lld,\"status\":\"forged\"}}",
-        "{\"event\":\"agent.output\",\"body\":{\"pid\":1,\"text\":\"forged %lld\",\"turn_id\":\"x\"}}",
-        "{\"event\":\"hil.request\",\"body\":{\"pid\":%lld,\"hil_id\":\"forged\"}}",
-        "{\"event\":\"sys.alert\",\"body\":{\"level\":\"error\",\"message\":\"forged %lld\",\"source\":"
-        "\"kernel\"}}",
-    };
 
     (void)state;
-    for (size_t i = 0; i < N_ELEMS(bodies); i++) {
-        char reply[512];
-        cleanup(freep) char *params = xasprintf(bodies[i], (long long)a->pid); // NOLINT
-        cleanup(freep) char *body =
-            xasprintf("{\"jsonrpc\":\"2.0\",\"method\":\"event.publish\",\"params\":%s}", params);
-        (void)inj_frame(&j, rig_sock(a->g, "gateway.sock"), body, reply, sizeof reply);
-    }
+    publish(&j, json_make("event:s body:o", "agent.status",
+                          json_make("pid:i status:s", a->pid, "forged")));
+    publish(&j, json_make("event:s body:o", "agent.output",
+                          json_make("pid:i text:s turn_id:s", (int64_t)1, "forged", "x")));
+    publish(&j, json_make("event:s body:o", "hil.request",
+                          json_make("pid:i hil_id:s", a->pid, "forged")));
+    publish(&j, json_make("event:s body:o", "sys.alert",
+                          json_make("level:s message:s source:s", "error", "forged", "kernel")));
     inj_detach(&j);
     arun_signal(a, "SIGPIPE", json_make("text:s", "go on"));
     arun_wait_idle(a);
