@@ -65,8 +65,8 @@ static inline struct arun *arun_new(const char *kind, const char *script,
     a->w = ws_admin(a->g);
     assert_non_null(a->w);
     a->events = json_new_arr();
-    assert_true(
-        ws_send(a->w, json_make("type:s events:o", "subscribe", json_tokener_parse("[\"*\"]"))));
+    assert_true(ws_send(a->w, json_make("type:s events:o", "subscribe",
+                                        json_tokener_parse("[\"*\",\"agent.output\"]"))));
     return a;
 }
 
@@ -74,8 +74,8 @@ static inline void arun_free(struct arun *a)
 {
     json_put(a->events);
     ws_close(a->w);
-    rig_stop(a->g);
     prov_stop(a->p);
+    rig_stop(a->g);
     free(a);
 }
 
@@ -135,8 +135,9 @@ static inline bool arun_step(struct arun *a, int timeout_ms)
         ws_close(a->w);
         a->w = ws_admin(a->g);
         assert_non_null(a->w);
-        assert_true(ws_send(a->w, json_make("type:s events:o since_seq:i", "subscribe",
-                                            json_tokener_parse("[\"*\"]"), since)));
+        assert_true(
+            ws_send(a->w, json_make("type:s events:o since_seq:i", "subscribe",
+                                    json_tokener_parse("[\"*\",\"agent.output\"]"), since)));
         return true;
     }
     if (!f)

@@ -44,7 +44,8 @@ static void spawn_and_wait(void **state)
 
 static void no_more_than_the_parent(void **state)
 {
-    /* planner has no fs/write and no exec tools: a researcher cannot start, an executor gets nothing */
+    /* planner has no fs/write and no exec tools: a researcher cannot start, an executor gets
+     * nothing */
     struct arun *a = arun_new(
         "anthropic",
         "{'rules':[{'match':{'contains':'run it'},'text':'I cannot.'}],"
@@ -73,7 +74,8 @@ static void no_more_than_the_parent(void **state)
         asked = true;
         assert_null(strstr(text, "exec__"));
         assert_null(strstr(text, "fs__write"));
-        assert_null(strstr(text, "kernel__"));
+        if (strstr(text, "kernel__"))
+            fail_msg("%s", text);
     }
     assert_true(asked);
     arun_free(a);

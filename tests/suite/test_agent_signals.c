@@ -109,7 +109,7 @@ static void sleeps_and_wakes(void **state)
     arun_wait_idle(a);
     assert_true(rig_until(no_process, a));
     arun_signal(a, "SIGPIPE", json_make("text:s", "wake up"));
-    arun_wait_idle(a);
+    arun_wait(a, "agent.output", 2);
     assert_string_equal(arun_output(a), "two");
     cleanup(json_putp) json_object *log = prov_log(a->p);
     /* the second request holds the whole conversation */

@@ -109,6 +109,8 @@ static inline long inj_call(struct inj *j, long nr, long a, long b, long c, long
     if ((end = inj_stop(j)) || (end = inj_stop(j))) /* into the call, out of it */
         return end;
     ptrace(PTRACE_GETREGS, j->pid, 0, &r);
+    if ((long)r.rax == nr && (end = inj_stop(j))) /* rolled back: the filter's signal is next */
+        return end;
     return (long)r.rax;
 }
 
