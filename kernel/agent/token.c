@@ -67,6 +67,13 @@ bool token_grants(const char *tool)
     return granted && json_arr_has(granted, tool);
 }
 
+bool token_offers(const char *tool)
+{
+    json_object *runtime = json_arr(self.claims, "runtime");
+
+    return token_grants(tool) || !runtime || !json_arr_has(runtime, tool);
+}
+
 bool token_spend(const char *tool)
 {
     json_object *left = json_get(self.budgets, tool);

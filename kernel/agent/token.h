@@ -14,6 +14,8 @@ bool token_due(void); /* 300 s or less are left */
 int token_renew(const char *reason);
 /* The claim granted contains this tool. */
 bool token_grants(const char *tool);
+/* The model may see it: not one of the tools that only the executor itself needs. */
+bool token_offers(const char *tool);
 /* Counts a use of a tool with a budget; false if none is left. */
 bool token_spend(const char *tool);
 void token_give_back(const char *tool);

@@ -169,7 +169,8 @@ static bool differs(const struct tool *a, const struct tool *b)
            !json_object_equal(a->schema, b->schema);
 }
 
-bool tools_apply(struct tools *t, json_object *reply, int64_t context_limit, json_object *gone)
+bool tools_apply(struct tools *t, json_object *reply, bool (*offered)(const char *name),
+                 int64_t context_limit, json_object *gone)
 {
     json_object *list = json_arr(reply, "tools");
     struct tools now = { .version = json_int(reply, "version", 0), .tick = t->tick };
@@ -178,8 +179,11 @@ bool tools_apply(struct tools *t, json_object *reply, int64_t context_limit, jso
 
     if (json_flag(reply, "unchanged", false) || !list)
         return false;
-    for (size_t i = 0; i < json_object_array_length(list); i++)
-        take_row(&now, json_object_array_get_idx(list, i));
+    for (size_t i = 0; i < json_object_array_length(list); i++) {
+        json_object *row = json_object_array_get_idx(list, i);
+        if (!offered || offered(json_str(row, "name", "")))
+            take_row(&now, row);
+    }
     add_own(&now);
     for (size_t i = 0; i < now.n; i++) {
         struct tool *was = tools_find(t, now.t[i].name);

@@ -22,9 +22,11 @@ struct tools {
 };
 
 void tools_done(struct tools *t);
-/* Takes a sys/tools reply in. context_limit and required decide about the index. gone (may be NULL)
- * gets the names that are no longer there. True if the list changed. */
-bool tools_apply(struct tools *t, json_object *reply, int64_t context_limit, json_object *gone);
+/* Takes a sys/tools reply in. offered (may be NULL): which of them a model may see. context_limit
+ * decides about the index. gone (may be NULL) gets the names that are no longer there. True if the
+ * list changed. */
+bool tools_apply(struct tools *t, json_object *reply, bool (*offered)(const char *name),
+                 int64_t context_limit, json_object *gone);
 struct tool *tools_find(const struct tools *t, const char *name);
 /* The tools array of a call; required: names always sent. Yours. */
 json_object *tools_wire(const struct tools *t, json_object *required);

@@ -79,7 +79,7 @@ bool turn_tools(struct turn *t)
         int err = rt_call(&c, &r);
         if (!err) {
             sig.tools_stale = false;
-            tools_apply(&self.tools, r.result, self.ctx.limit, gone);
+            tools_apply(&self.tools, r.result, token_offers, self.ctx.limit, gone);
             note_gone(t, gone);
         } else if (err > 0) {
             log_warn("sys/tools: %s", r.error.message);

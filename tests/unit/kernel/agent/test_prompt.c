@@ -10,7 +10,7 @@ static struct tools tools_from(const char *text, int64_t limit)
     struct tools t = { .n = 0 };
     json_object *reply = js(text);
 
-    assert_true(tools_apply(&t, reply, limit, NULL));
+    assert_true(tools_apply(&t, reply, NULL, limit, NULL));
     json_put(reply);
     return t;
 }
@@ -115,15 +115,33 @@ static void change_and_no_change(void **state)
         js("{'version':4,'tools':[{'name':'fs/read','description':'R','state':'available'}]}");
 
     (void)state;
-    assert_false(tools_apply(&t, same, 200000, gone));
+    assert_false(tools_apply(&t, same, NULL, 200000, gone));
     assert_int_equal(t.n, 6);
-    assert_true(tools_apply(&t, less, 200000, gone));
+    assert_true(tools_apply(&t, less, NULL, 200000, gone));
     assert_int_equal(t.version, 4);
     assert_string_equal(json_text(gone), "[\"fs/write\"]");
-    assert_false(tools_apply(&t, less, 200000, gone));
+    assert_false(tools_apply(&t, less, NULL, 200000, gone));
     json_put(same);
     json_put(less);
     json_put(gone);
+    tools_done(&t);
+}
+
+static bool no_writes(const char *name)
+{
+    return strcmp(name, "fs/write") != 0;
+}
+
+static void hides_what_is_not_offered(void **state)
+{
+    struct tools t = { .n = 0 };
+    json_object *reply = js(two);
+
+    (void)state;
+    assert_true(tools_apply(&t, reply, no_writes, 200000, NULL));
+    assert_null(tools_find(&t, "fs/write"));
+    assert_non_null(tools_find(&t, "fs/read"));
+    json_put(reply);
     tools_done(&t);
 }
 
@@ -215,6 +233,7 @@ int main(void)
         cmocka_unit_test(nothing_pending_no_block),
         cmocka_unit_test(rows_of_the_registry),
         cmocka_unit_test(change_and_no_change),
+        cmocka_unit_test(hides_what_is_not_offered),
         cmocka_unit_test(index_when_many),
         cmocka_unit_test(index_when_long),
         cmocka_unit_test(loaded_tools_have_a_ceiling),
