@@ -100,7 +100,9 @@ static void mark_bonus(struct doc *d, const char *text)
     for (const char *p = text; next_word(&p, w);)
         if (!is_stop(w)) {
             stem(w);
-            d->bonus[term_id(d, w)] = true;
+            int id = term_id(d, w); /* may move the table */
+
+            d->bonus[id] = true;
         }
 }
 
