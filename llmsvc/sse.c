@@ -30,12 +30,63 @@ void sse_reset(struct sse *s)
     sse_init(s, fn, arg);
 }
 
+/* Length of the sequence at p if it is well-formed, else 0 with *bad bytes that stand for one
+ * U+FFFD: the longest beginning of a sequence, at least one byte. */
+static size_t sequence(const char *p, size_t left, size_t *bad)
+{
+    size_t n = (*p & 0x80) == 0      ? 1
+               : (*p & 0xe0) == 0xc0 ? 2
+               : (*p & 0xf0) == 0xe0 ? 3
+               : (*p & 0xf8) == 0xf0 ? 4
+                                     : 0;
+
+    *bad = 1;
+    if (n && n <= left && utf8_valid(p, n))
+        return n;
+    for (size_t k = 2; k < n && k <= left; k++) {
+        /* a beginning is one that some ending completes */
+        char full[4] = { p[0], p[1], k > 2 ? p[2] : '\x80', '\x80' };
+        char high[4] = { p[0], p[1], k > 2 ? p[2] : '\xbf', '\xbf' };
+
+        if (!utf8_valid(full, n) && !utf8_valid(high, n))
+            break;
+        *bad = k;
+    }
+    return 0;
+}
+
+/* Broken UTF-8 becomes U+FFFD, as a browser shows it. */
+static int mend(struct buf *b)
+{
+    struct buf out = BUF_INIT(SSE_EVENT_MAX);
+    size_t bad = 0;
+
+    for (size_t i = 0; i < b->len && !out.toobig;) {
+        size_t n = sequence(b->data + i, b->len - i, &bad);
+
+        if (n)
+            buf_add(&out, b->data + i, n);
+        else
+            buf_adds(&out, "\xef\xbf\xbd");
+        i += n ? n : bad;
+    }
+    if (out.toobig) {
+        buf_done(&out);
+        return ERR_PROVPROTO;
+    }
+    buf_done(b);
+    *b = out;
+    return 0;
+}
+
 static int dispatch(struct sse *s)
 {
     int r = 0;
 
     if (s->has_data) {
         buf_add(&s->data, "", 0);
+        if (s->data.len && !utf8_valid(s->data.data, s->data.len) && (r = mend(&s->data)))
+            return r;
         r = s->fn(s->event, s->data.data ? s->data.data : "", s->data.len, s->arg);
     }
     s->has_data = false;

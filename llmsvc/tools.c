@@ -308,25 +308,25 @@ const struct method llm_methods[LLM_METHODS] = {
       .fn = embed },
     { .name = "llm/providers",
       .flags = M_READONLY | M_BLOCKING,
-      .min_role = ROLE_USER,
+
       .desc = "Configured model providers.",
       .fn = providers },
     { .name = "llm/status",
       .flags = M_READONLY | M_BLOCKING,
-      .min_role = ROLE_USER,
+
       .desc = "State of the model providers.",
       .input = "{\"provider\":{\"type\":\"string\"}}",
       .fn = status },
     { .name = "llm/models",
       .flags = M_READONLY | M_BLOCKING,
-      .min_role = ROLE_USER,
+
       .desc = "Models that can be called.",
       .input =
           "{\"modality\":{\"type\":\"string\"},\"provider\":{\"type\":\"string\"},\"model\":{\"type\":\"string\"}}",
       .fn = models },
     { .name = "llm/usage",
       .flags = M_READONLY | M_BLOCKING,
-      .min_role = ROLE_USER,
+
       .desc = "Tokens and cost since the service started.",
       .input = "{\"scope\":{\"type\":\"string\",\"enum\":[\"session\",\"user\",\"total\"]}}",
       .fn = usage },

@@ -620,7 +620,10 @@ static void status_and_usage(void **state)
     assert_int_equal(json_int(text, "output_tokens", 0), 3);
     assert_int_equal(json_int(text, "requests", 0), 1);
     ipc_reply_done(&r);
-    assert_int_not_equal(rig_call(w.g, w.token, "llm/usage", "{\"scope\":\"total\"}", &r), 0);
+    cleanup(freep) char *bob = rig_token(w.g, GRANTS, json_make("sub:s role:s", "bob", "user"));
+    assert_int_equal(rig_call(w.g, w.token, "llm/usage", "{\"scope\":\"total\"}", &r), 0);
+    ipc_reply_done(&r);
+    assert_int_not_equal(rig_call(w.g, bob, "llm/usage", "{\"scope\":\"total\"}", &r), 0);
     assert_int_equal(r.error.code, -32002);
     ipc_reply_done(&r);
     assert_int_equal(rig_call(w.g, w.token, "llm/status", "{\"provider\":\"double\"}", &r), 0);
