@@ -3,7 +3,7 @@
 
 void collect_init(struct collect *c, size_t limit)
 {
-    *c = (struct collect){ .half = limit / 2 };
+    *c = (struct collect){ .half = limit / 2 ? limit / 2 : 1 };
     buf_init(&c->head, c->half);
 }
 
@@ -48,9 +48,8 @@ bool collect_cut(const struct collect *c)
 void collect_write(const struct collect *c, struct buf *out)
 {
     struct buf b = BUF_INIT(2 * c->half + 128);
-    size_t head = c->head.len,
-           from = (c->tail_at + c->half - c->tail_len) % (c->half ? c->half : 1);
-    size_t skip = 0;
+    size_t half = c->half ? c->half : 1, head = c->head.len, skip = 0;
+    size_t from = (c->tail_at + half - c->tail_len) % half;
     bool cut = collect_cut(c);
 
     if (cut)
@@ -58,13 +57,13 @@ void collect_write(const struct collect *c, struct buf *out)
     buf_add(&b, c->head.data, head);
     if (cut) {
         while (skip < 4 && skip < c->tail_len &&
-               ((unsigned char)c->tail[(from + skip) % c->half] & 0xc0) == 0x80)
+               ((unsigned char)c->tail[(from + skip) % half] & 0xc0) == 0x80)
             skip++;
         buf_printf(&b, "\n[... %llu bytes cut ...]\n",
                    (unsigned long long)(c->total - head - (c->tail_len - skip)));
     }
     for (size_t i = skip; i < c->tail_len;) {
-        size_t at = (from + i) % c->half, n = c->half - at;
+        size_t at = (from + i) % half, n = half - at;
 
         if (n > c->tail_len - i)
             n = c->tail_len - i;

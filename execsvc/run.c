@@ -613,7 +613,7 @@ void run_start(struct call *c, const struct caller *who, const char *runtime)
     rt = args_bad(&a) ? NULL : runtime_get(q.runtime);
     if (!args_bad(&a) && !rt)
         args_fail(&a, "runtime", "is unknown");
-    if (args_bad(&a)) {
+    if (!rt) {
         call_bad_args(c, &a);
         return;
     }

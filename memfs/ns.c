@@ -54,7 +54,7 @@ static void locate_proc(struct loc *l)
         !parse_i64(tmp.name, 0, (1LL << 53) - 1, &l->pid) || (tmp.name[0] == '0' && tmp.name[1]))
         return;
     rest = tmp.rest;
-    if (strncmp(rest, "scratch", 7) || (rest[7] && rest[7] != '/'))
+    if (strncmp(rest, "scratch", 7) != 0 || (rest[7] && rest[7] != '/'))
         return;
     l->area = AREA_SCRATCH;
     str_copy(l->name, sizeof(l->name), tmp.name);
@@ -90,7 +90,7 @@ int ns_locate_normal(const char *path, struct loc *l)
     for (size_t i = 0; i < N_ELEMS(tops); i++) {
         size_t n = strlen(tops[i].dir);
 
-        if (strncmp(l->path, tops[i].dir, n) || (l->path[n] && l->path[n] != '/'))
+        if (strncmp(l->path, tops[i].dir, n) != 0 || (l->path[n] && l->path[n] != '/'))
             continue;
         l->area = tops[i].self;
         if (tops[i].below == AREA_NONE)
@@ -122,7 +122,7 @@ bool ns_is_synthetic(enum area a)
 
 static bool in_workspace(const struct loc *l)
 {
-    return l->area == AREA_SERVICE && !strncmp(l->rest, "workspace", 9) &&
+    return l->area == AREA_SERVICE && strncmp(l->rest, "workspace", 9) == 0 &&
            (!l->rest[9] || l->rest[9] == '/');
 }
 

@@ -34,7 +34,7 @@ struct loc {
 /* 0, ERR_INVAL, ERR_NAMETOOLONG. */
 int ns_locate(const char *path, size_t len, struct loc *ret);
 /* Locates a path that is known to be normal (from a walk). */
-int ns_locate_normal(const char *path, struct loc *ret);
+int ns_locate_normal(const char *path, struct loc *l);
 bool ns_is_local(enum area a);
 bool ns_is_synthetic(enum area a);
 /* True if both lie below the same ownership root. */

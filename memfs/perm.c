@@ -182,7 +182,7 @@ static void compile(struct pattern *p, const char *text)
     while (*text) {
         size_t n = strcspn(++text, "/");
 
-        if (n == 2 && !memcmp(text, "**", 2)) {
+        if (n == 2 && memcmp(text, "**", 2) == 0) {
             p->tree = true;
         } else {
             p->seg[p->n].kind = kind_of(text);
@@ -203,7 +203,7 @@ static void compile_all(void)
 
 static void split(const char *path, struct segs *g)
 {
-    g->n = 0;
+    *g = (struct segs){ .s = { "", "", "", "" } };
     if (!path[1]) /* "/" */
         return;
     while (*path) {
@@ -221,7 +221,7 @@ static void split(const char *path, struct segs *g)
 
 static bool word_is(const char *seg, size_t n, const char *s)
 {
-    return s && *s && strlen(s) == n && !memcmp(seg, s, n);
+    return s && *s && strlen(s) == n && memcmp(seg, s, n) == 0;
 }
 
 static bool crew_of(const struct caller *who, const char *seg, size_t n)
@@ -265,7 +265,7 @@ static bool segs_match(const struct caller *who, bool anyone, const struct patte
         return false;
     for (unsigned i = 0; i < p->n; i++)
         if (p->seg[i].kind == SEG_TEXT &&
-            (p->seg[i].n != g->len[i] || memcmp(p->seg[i].s, g->s[i], g->len[i])))
+            (p->seg[i].n != g->len[i] || memcmp(p->seg[i].s, g->s[i], g->len[i]) != 0))
             return false;
     for (unsigned i = 0; i < p->n; i++)
         if (p->seg[i].kind != SEG_TEXT &&

@@ -153,13 +153,12 @@ static bool search_text(struct searching *s, const char *path, size_t len)
 
 static ssize_t read_text(struct searching *s, const struct entry *e)
 {
-    cleanup(closep) int own = -1;
-    int fd = e->dir; /* the file itself, when the walk began at one */
+    cleanup(closep) int own =
+        *e->name ? openat(e->dir, e->name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC) : -1;
+    int fd = *e->name ? own : e->dir; /* the file itself, when the walk began at one */
     struct stat st;
     size_t got = 0;
 
-    if (*e->name)
-        fd = own = openat(e->dir, e->name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
     if (fd < 0 || fstat(fd, &st) || !S_ISREG(st.st_mode) || st.st_size > FILE_LIMIT)
         return -1;
     while (got < (size_t)st.st_size) {
