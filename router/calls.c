@@ -48,9 +48,13 @@ static void rcall_on_timer(void *arg);
 /* --- handles ------------------------------------------------------------------------------------
  */
 
+/* Handles are random: four of their digits spread well enough. */
 static unsigned handle_slot(const char *h)
 {
-    return (unsigned)hash_bytes(h, strlen(h)) % HANDLES;
+    uint32_t v;
+
+    memcpy(&v, h + 3, sizeof(v));
+    return (v * 2654435761U >> 16) % HANDLES;
 }
 
 void handle_add(struct rcall *c)
@@ -77,7 +81,7 @@ static void handle_del(struct rcall *c)
 
 struct rcall *call_by_handle(const char *handle)
 {
-    struct rcall *c = r.handles[handle_slot(handle)];
+    struct rcall *c = strlen(handle) < 8 ? NULL : r.handles[handle_slot(handle)];
 
     while (c && !str_eq(c->handle, handle))
         c = c->handle_next;
@@ -350,6 +354,7 @@ static void on_unseen(void *arg)
     while ((c = TAILQ_FIRST(&r.unseen))) {
         rcall_unsee(c);
         rcall_arm(c, c->watch.events | LOOP_READ);
+        rcall_seen(c);
     }
 }
 

@@ -37,7 +37,11 @@ static const char *blanks(const char *p)
 /* p at the opening quote; behind the closing one. */
 static const char *skip_string(const char *p)
 {
-    for (p++; *p != '"'; p++)
+    const char *q = strchr(++p, '"');
+
+    if (!memchr(p, '\\', (size_t)(q - p)))
+        return q + 1;
+    for (; *p != '"'; p++)
         if (*p == '\\')
             p++;
     return p + 1;

@@ -497,7 +497,15 @@ void rcall_forward(struct rcall *c)
     }
     watch_init(&c->uwatch, svc.loop, c->ufd, on_upstream, c);
     watch_set(&c->uwatch, LOOP_READ | (n == 1 ? LOOP_WRITE : 0));
-    set_call_timer(c);
+    /* A new call gets its timer when it is looked at first (rcall_seen): most end before. */
+    if (c->timer_on || (!c->pumping && !c->in_unseen))
+        set_call_timer(c);
+}
+
+void rcall_seen(struct rcall *c)
+{
+    if (c->phase == R_CALL)
+        set_call_timer(c);
 }
 
 void rcall_own(struct rcall *c)

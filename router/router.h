@@ -304,6 +304,7 @@ void rcall_release(struct rcall *c); /* queue, slot, load, entry */
 void rcall_close_upstream(struct rcall *c);
 void rcall_cancel(struct rcall *c);
 void rcall_timeout(struct rcall *c);
+void rcall_seen(struct rcall *c); /* it is older than 20 ms */
 void rcall_drained(struct rcall *c);
 /* Ends every call to an owner or entry (either may be NULL) that is with it or waits for it. */
 void calls_cut(struct owner *o, struct entry *e, const char *reason);

@@ -230,11 +230,21 @@ uint64_t hash_str(const char *s)
 
 bool ct_equal(const void *a, const void *b, size_t len)
 {
-    const volatile unsigned char *x = a, *y = b;
-    unsigned char diff = 0;
+    const unsigned char *x = a, *y = b;
+    uint64_t diff = 0;
 
-    for (size_t i = 0; i < len; i++)
-        diff = (unsigned char)(diff | (x[i] ^ y[i]));
+    for (; len >= sizeof(uint64_t); len -= sizeof(uint64_t)) {
+        uint64_t u, v;
+
+        memcpy(&u, x, sizeof(u));
+        memcpy(&v, y, sizeof(v));
+        diff |= u ^ v;
+        x += sizeof(u);
+        y += sizeof(v);
+    }
+    for (; len; len--)
+        diff |= (uint64_t)(*x++ ^ *y++);
+    __asm__ volatile("" : "+r"(diff)); /* the compiler must not learn when to stop */
     return diff == 0;
 }
 
