@@ -65,7 +65,7 @@ static int listen_on(const char *host, int port)
 
 static int port_of(int fd)
 {
-    struct sockaddr_storage sa;
+    struct sockaddr_storage sa = { .ss_family = AF_UNSPEC };
     socklen_t len = sizeof(sa);
 
     if (getsockname(fd, (struct sockaddr *)&sa, &len))

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include "common/base/clock.h"
 #include "common/base/fsx.h"
@@ -95,6 +96,9 @@ static void act_ready(struct iunit *u)
     timer_stop(&u->timer);
     u->boot_ms = mono_ms() - u->started_mono;
     u->ready_once = true;
+    if (!init.booted && (init.opts.verbose || isatty(init.stderr_fd)))
+        dprintf(init.stderr_fd, "avix: %s %s in %lld ms\n", u->row->name, unit_state_name(u),
+                (long long)u->boot_ms);
     if (u->id == UNIT_KERNEL)
         reports_flush();
     boot_check();

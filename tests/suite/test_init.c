@@ -343,19 +343,72 @@ static void logs_of_units(void **state)
     assert_true(json_object_array_length(json_arr(all, "lines")) > UNIT_COUNT);
 }
 
+/* Reads log.line notifications until one holds the text; false after ten seconds. */
+static bool follow_until(int fd, struct frame_in *in, const char *text)
+{
+    int64_t end = mono_ms() + 10000;
+    const char *body;
+    size_t len;
+
+    while (mono_ms() < end) {
+        enum frame_result r = frame_in_read(in, fd, &body, &len);
+
+        if (r != FRAME_READY && r != FRAME_MORE)
+            return false;
+        if (r == FRAME_READY && memmem(body, len, "\"log.line\"", 10) &&
+            memmem(body, len, text, strlen(text)))
+            return true;
+    }
+    return false;
+}
+
+static void logs_can_be_followed(void **state)
+{
+    static const char request[] = "{\"jsonrpc\":\"2.0\",\"id\":\"1\",\"method\":\"init/logs\","
+                                  "\"params\":{\"name\":\"init\",\"lines\":1,\"follow\":true}}";
+    cleanup(closep) int fd = ipc_connect(rig_sock(g, "init.sock"), false);
+    struct timeval tv = { .tv_sec = 10 };
+    struct frame_in in;
+
+    (void)state;
+    frame_in_init(&in, FRAME_MAX);
+    assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof(tv)), 0);
+    assert_int_equal(frame_write_fds(fd, request, strlen(request), NULL, 0), 0);
+    assert_true(follow_until(fd, &in, "\"unit\":\"init\"")); /* what was there */
+    assert_int_equal(init_error("init/restart", "{\"name\":\"execsvc\"}"), 0);
+    assert_true(follow_until(fd, &in, "unit execsvc: stopped")); /* what comes */
+    frame_in_done(&in);
+}
+
+static bool log_has(void *arg)
+{
+    cleanup(freep) char *log = rig_read(g, "logs/init.log");
+
+    return log && strstr(log, arg);
+}
+
+static void sigusr1_dumps_the_units(void **state)
+{
+    char want[64];
+
+    (void)state;
+    snprintf(want, sizeof(want), "unit router: running, host pid %d",
+             (int)rig_unit_pid(g, "router"));
+    kill(g->init_pid, SIGUSR1);
+    assert_true(rig_until(log_has, want));
+}
+
 /* --- who may use it ------------------------------------------------------------------------------
  */
 
 /* The answer a process with this uid gets; -1: closed without a reply. */
-static int ask_as(uid_t uid, const char *method)
+static int ask_sock_as(uid_t uid, const char *sock, const char *method)
 {
     int status;
     pid_t pid = fork();
 
     if (pid == 0) {
-        struct ipc_req q = { .sock = rig_sock(g, "init.sock"),
-                             .method = method,
-                             .timeout_ms = 5000 };
+        struct ipc_req q = { .sock = sock, .method = method, .timeout_ms = 5000 };
         struct ipc_reply r;
 
         if (setresuid(uid, uid, uid))
@@ -364,6 +417,11 @@ static int ask_as(uid_t uid, const char *method)
     }
     waitpid(pid, &status, 0);
     return WEXITSTATUS(status);
+}
+
+static int ask_as(uid_t uid, const char *method)
+{
+    return ask_sock_as(uid, rig_sock(g, "init.sock"), method);
 }
 
 static void a_foreign_user_gets_no_answer(void **state)
@@ -377,6 +435,13 @@ static void a_foreign_user_gets_no_answer(void **state)
     assert_int_equal(ask_as(65534, "init/list"), ERR_UNAVAIL);
     assert_int_equal(ask_as(65534, "init/shutdown"), ERR_UNAVAIL);
     assert_int_equal(chmod(rig_sock(g, "init.sock"), 0600), 0);
+    for (int i = 0; i < UNIT_COUNT; i++) {
+        const char *sock = rig_sock(g, unit_rows[i].socket);
+
+        assert_int_equal(chmod(sock, 0666), 0);
+        assert_int_equal(ask_sock_as(65534, sock, "fs/read"), ERR_UNAVAIL);
+        assert_int_equal(chmod(sock, 0600), 0);
+    }
     assert_int_equal(chmod(g->run_dir, 0700), 0);
     assert_int_equal(ask_as(0, "init/list"), 0);
 }
@@ -476,6 +541,8 @@ int main(void)
         cmocka_unit_test(errors_of_the_control_socket),
         cmocka_unit_test(reload_names_whom_it_told),
         cmocka_unit_test(logs_of_units),
+        cmocka_unit_test(logs_can_be_followed),
+        cmocka_unit_test(sigusr1_dumps_the_units),
         cmocka_unit_test(a_foreign_user_gets_no_answer),
         cmocka_unit_test(shutdown_in_reverse_order),
         cmocka_unit_test(shutdown_by_the_control_socket),

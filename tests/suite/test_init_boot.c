@@ -1,6 +1,7 @@
 /* What ends a boot, with the exact exit status and the words that tell a user what to do. */
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -8,6 +9,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <sys/file.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -15,6 +17,7 @@
 #include <cmocka.h>
 
 #include "common/base/fsx.h"
+#include "common/svc/unit.h"
 #include "tests/rig/rig.h"
 
 static struct rig *fresh(void)
@@ -296,6 +299,81 @@ static void a_unit_that_always_crashes(void **state)
     assert_in_range(n, 6, 8);
 }
 
+/* --- ports ---------------------------------------------------------------------------------------
+ */
+
+static int listener(int *port)
+{
+    struct sockaddr_in sa = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+    socklen_t len = sizeof(sa);
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    assert_int_equal(bind(fd, (struct sockaddr *)&sa, sizeof(sa)), 0);
+    assert_int_equal(listen(fd, 1), 0);
+    assert_int_equal(getsockname(fd, (struct sockaddr *)&sa, &len), 0);
+    *port = ntohs(sa.sin_port);
+    return fd;
+}
+
+static void refused_with(struct rig *g, const char *const *args, int status, const char *words)
+{
+    char line[1024] = "";
+    int r = rig_boot(g, &(struct rig_opts){ .args = args }, line, sizeof(line));
+
+    if (!strstr(line, words))
+        print_error("exit %d, said: %s\n", r, line);
+    assert_int_equal(r, status);
+    assert_non_null(strstr(line, words));
+    assert_int_equal(rig_count_processes(g), 0);
+}
+
+static void a_port_in_use_is_named(void **state)
+{
+    cleanup(rig_stopp) struct rig *g = fresh();
+    int port;
+    cleanup(closep) int fd = listener(&port);
+    cleanup(freep) char *number = xasprintf("%d", port), *words = xasprintf("port %d in use", port);
+    cleanup(freep) char *admin = xasprintf("127.0.0.1:%d", port);
+
+    (void)state;
+    refused_with(g, (const char *const[]){ "--port", number, NULL }, 1, words);
+    refused_with(g, (const char *const[]){ "--admin-addr", admin, NULL }, 1, words);
+    refused_with(g, (const char *const[]){ "--admin-addr", "here", NULL }, 78, "no address:port");
+    refused_with(g, (const char *const[]){ "--bind", "192.0.2.7", NULL }, 1, "192.0.2.7");
+}
+
+static void units_are_shown_with_v(void **state)
+{
+    cleanup(rig_stopp) struct rig *g = fresh();
+
+    (void)state;
+    assert_int_equal(
+        rig_boot(g, &(struct rig_opts){ .args = (const char *const[]){ "-v", NULL } }, NULL, 0), 0);
+    cleanup(freep) char *text = NULL;
+    size_t len = 0;
+
+    assert_int_equal(file_read(g->err_path, 1 << 20, &text, &len), 0);
+    for (int i = 0; i < UNIT_COUNT; i++) {
+        cleanup(freep) char *words = xasprintf("avix: %s ", unit_rows[i].name);
+
+        assert_non_null(strstr(text, words));
+    }
+}
+
+/* A second daemon on the same root is told the pid of the first. */
+static void the_lock_names_the_daemon(void **state)
+{
+    cleanup(rig_stopp) struct rig *g = rig_new(NULL);
+    pid_t first = g->init_pid;
+    char line[256] = "", want[64];
+
+    (void)state;
+    snprintf(want, sizeof(want), "AVIX_BOOT_ERROR: already running, pid %d", (int)first);
+    assert_int_equal(rig_boot(g, NULL, line, sizeof(line)), 75);
+    assert_string_equal(line, want);
+    g->init_pid = first;
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -313,6 +391,9 @@ int main(void)
         cmocka_unit_test(a_unit_with_bad_configuration),
         cmocka_unit_test(a_unit_that_never_gets_ready),
         cmocka_unit_test(a_unit_that_always_crashes),
+        cmocka_unit_test(a_port_in_use_is_named),
+        cmocka_unit_test(units_are_shown_with_v),
+        cmocka_unit_test(the_lock_names_the_daemon),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
