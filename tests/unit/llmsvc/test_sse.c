@@ -39,6 +39,39 @@ static void check(const char *name, const char *in, size_t len, size_t step, jso
     }
 }
 
+static int count(const char *event, const char *data, size_t len, void *arg)
+{
+    (void)event;
+    (void)data;
+    (void)len;
+    ++*(int64_t *)arg;
+    return 0;
+}
+
+/* Two vectors are described, not stored: one long line, and many events. */
+static void generated(json_object *v)
+{
+    struct buf in = BUF_INIT(SSE_EVENT_MAX);
+    struct sse s;
+    int64_t n = 0;
+
+    if (str_eq(json_str(v, "generator", ""), "long-line")) {
+        buf_adds(&in, "data: ");
+        for (int i = 0; i < 100000; i++)
+            buf_adds(&in, "0123456789");
+        buf_adds(&in, "\n\n");
+    } else {
+        for (int i = 0; i < 1000; i++)
+            buf_printf(&in, "data: %d\n\n", i);
+    }
+    sse_init(&s, count, &n);
+    for (size_t i = 0; i < in.len; i += 1000)
+        assert_int_equal(sse_feed(&s, in.data + i, in.len - i < 1000 ? in.len - i : 1000), 0);
+    assert_int_equal(n, json_int(json_obj(v, "events"), "count", 0));
+    sse_done(&s);
+    buf_done(&in);
+}
+
 static void vectors(void **state)
 {
     const char *dir = getenv("AVIX_TEST_DATA");
@@ -56,6 +89,11 @@ static void vectors(void **state)
         json_object *v = json_object_array_get_idx(list, i);
         const char *b64 = json_str(v, "input_b64", "");
         size_t n = 0;
+
+        if (!json_arr(v, "events")) {
+            generated(v);
+            continue;
+        }
         cleanup(freep) char *in = b64_decode_new(b64, strlen(b64), &n);
 
         assert_non_null(in);
