@@ -10,6 +10,7 @@
 
 #include "common/base/buf.h"
 
+#define ARGS_SHOWN   200 /* bytes of a call's arguments */
 #define RECONNECT_MS (10 * 60 * 1000)
 
 struct follow {
@@ -129,8 +130,10 @@ static void on_tool(struct follow *f, const char *kind, json_object *b)
 {
     char line[512], size[32];
     if (str_eq(kind, "agent.tool_call")) {
-        snprintf(line, sizeof line, "%s %s", json_str(b, "tool", "?"),
-                 json_get(b, "args") ? json_text(json_get(b, "args")) : "{}");
+        const char *args = json_get(b, "args") ? json_text(json_get(b, "args")) : "{}";
+        size_t n = strlen(args), fit = n > ARGS_SHOWN ? utf8_floor(args, ARGS_SHOWN) : n;
+        snprintf(line, sizeof line, "%s %.*s%s", json_str(b, "tool", "?"), (int)fit, args,
+                 fit < n ? "…" : "");
         say(f, "→ ", line);
         return;
     }
