@@ -315,6 +315,7 @@ static void idle(void)
     report_state("waiting", "signal");
     turn_forget(&g.t);
     (void)report_flush(-1, BRK_STOP);
+    tools_done(&self.tools); /* asked for again by the next goal: an idle agent is small */
     malloc_trim(0);
 }
 
