@@ -112,9 +112,48 @@ static void gateway_dies_in_an_answer(void **state)
     arun_free(a);
 }
 
+static bool answer_sent(void *arg)
+{
+    cleanup(json_putp) json_object *log = prov_log(arg);
+
+    for (size_t i = 0; i < json_object_array_length(log); i++)
+        if (str_eq(json_str(json_object_array_get_idx(log, i), "end", ""), "complete"))
+            return true;
+    return false;
+}
+
+/* The gateway asks init who publishes; while it gets no answer the events of that turn wait, and
+ * still all of them come before the status that follows them. */
+static void identification_takes_its_time(void **state)
+{
+    struct arun *a = arun_new("anthropic",
+                              "{'steps':[{'wait':'go','text':'Said before anybody knew who was "
+                              "speaking, in more than one piece of text.'}]}",
+                              NULL);
+
+    (void)state;
+    arun_spawn(a, "researcher", "x", false);
+    assert_true(prov_wait(a->p, 1));
+    assert_int_equal(kill(a->g->init_pid, SIGSTOP), 0);
+    prov_release(a->p, "go");
+    bool sent = rig_until(answer_sent, a->p);
+    assert_int_equal(kill(a->g->init_pid, SIGCONT), 0);
+    assert_true(sent);
+    arun_wait_idle(a);
+    assert_string_equal(
+        arun_output(a),
+        "Said before anybody knew who was speaking, in more than one piece of text.");
+    cleanup(freep) char *text = arun_chunks(a);
+    assert_string_equal(text, arun_output(a));
+    arun_signal(a, "SIGSTOP", NULL);
+    arun_wait_exit(a, 20);
+    arun_free(a);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(identification_takes_its_time),
         cmocka_unit_test(one_after_the_other),
         cmocka_unit_test(model_service_dies),
         cmocka_unit_test(agent_dies_in_a_stream),

@@ -124,13 +124,38 @@ static void sleeps_and_wakes(void **state)
     arun_free(a);
 }
 
+/* A right that is taken away while the agent works is gone with its next call. */
+static void loses_a_tool(void **state)
+{
+    struct arun *a = arun_new(
+        "anthropic",
+        "{'steps':[{'wait':'go','text':'','tools':[{'name':'fs/read','input':{'path':'/users/admin/"
+        "none'}}]},{'text':'','tools':[{'name':'fs/write','input':{'path':'/users/admin/workspace/w',"
+        "'content':'x'}}]},{'text':'I could not.'}]}",
+        NULL);
+
+    (void)state;
+    arun_spawn(a, "researcher", "x", true);
+    assert_true(prov_wait(a->p, 1));
+    json_object *revoke = json_new_arr();
+    json_push_str(revoke, "fs/write");
+    json_put(arun_cmd(a, "proc", "setcap", json_make("pid:i revoke:o", a->pid, revoke)));
+    prov_release(a->p, "go");
+    arun_wait_exit(a, 30);
+    cleanup(json_putp) json_object *lines = arun_lines(a);
+    json_object *e = json_obj(arun_line(lines, "tool", 1), "error");
+    assert_string_equal(json_str(e, "code", ""), "EPERM");
+    cleanup(json_putp) json_object *log = prov_log(a->p);
+    assert_non_null(strstr(json_text(log), "the tool fs/write is no longer there"));
+    arun_free(a);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(pause_in_a_stream),
-        cmocka_unit_test(stop_in_a_stream),
-        cmocka_unit_test(goals_and_messages),
-        cmocka_unit_test(sleeps_and_wakes),
+        cmocka_unit_test(pause_in_a_stream),  cmocka_unit_test(stop_in_a_stream),
+        cmocka_unit_test(goals_and_messages), cmocka_unit_test(sleeps_and_wakes),
+        cmocka_unit_test(loses_a_tool),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
