@@ -4,6 +4,7 @@
  */
 #include <limits.h>
 #include <errno.h>
+#include <limits.h>
 #include <sys/stat.h>
 #include <unistd.h>
 

@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -77,7 +78,7 @@ static char *find_user(struct run *r, const char *root)
 
 static int start_init(struct run *r, const char *root)
 {
-    char path[512], number[16], abs[512];
+    char path[512], number[16], abs[PATH_MAX];
     int pair[2], p = program_path("avix-init", path, sizeof path);
     if (p || !realpath(root, abs) || socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
         return cli_fail(r->c, EX_LOCAL, "ELOCAL", NULL, "%s: %s", p ? "avix-init" : root,

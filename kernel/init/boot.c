@@ -163,6 +163,7 @@ void boot_check(void)
     init.booted = true;
     if (init.opts.one_shot)
         oneshot_hand_over();
-    ready_line(running);
+    else
+        ready_line(running);
     systemd_notify("READY=1");
 }

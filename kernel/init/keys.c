@@ -321,6 +321,10 @@ char *token_mint(const struct unit_row *row, pid_t pid, uint64_t start)
         "kind:s tokenId:s unit:s version:s hostPid:i hostStart:i ns:o grants:o issuedAt:s",
         "ServiceToken", uuid4(id), row->name, AVIX_VERSION, (int64_t)pid, (int64_t)start,
         words(row->ns), words(row->grants), rfc3339(now_ms(), at));
+
+    if (init.opts
+            .one_shot) /* there is no login in such a run: calls for its user carry no ATP token */
+        json_add_bool(claims, "oneShot", true);
     const char *text = json_text(claims);
 
     return token_sign(svc_hmac, text, strlen(text));
