@@ -12,6 +12,7 @@
 #include "common/base/args.h"
 #include "common/base/err.h"
 #include "common/base/fsx.h"
+#include "kernel/init/cgroup.h"
 #include "kernel/init/init.h"
 
 #define ENV_VALUE_MAX 4096
@@ -143,6 +144,13 @@ static void agent_env_free(char **env)
         free(env[i]);
 }
 
+/* "agent-157"; out holds 64. */
+static const char *leaf_name(const struct agent *a, char *out)
+{
+    snprintf(out, 64, "agent-%lld", (long long)a->avix_pid);
+    return out;
+}
+
 static int agent_start(struct spawn *s, struct agent *a)
 {
     char rel[64], name[40];
@@ -167,6 +175,7 @@ static int agent_start(struct spawn *s, struct agent *a)
     a->pidfd = (int)syscall(SYS_pidfd_open, child.pid, 0);
     watch_init(&a->sync, init.loop, a->sync_fd, on_sync, a);
     watch_set(&a->sync, LOOP_READ);
+    cgroup_enter(leaf_name(a, rel), child.pid, s->memory_mib, 1);
     spawn_go(&child, NULL);
     return 0;
 }
@@ -280,7 +289,7 @@ static json_object *int_or_null(bool have, int v)
     return have ? json_object_new_int(v) : NULL;
 }
 
-static void report_exit(const struct agent *a, int status, const struct rusage *ru)
+static void report_exit(const struct agent *a, int status, const struct rusage *ru, bool oom)
 {
     json_object *usage = json_make("userMs:i systemMs:i maxRssKiB:i", tv_ms(ru->ru_utime),
                                    tv_ms(ru->ru_stime), (int64_t)ru->ru_maxrss);
@@ -289,12 +298,13 @@ static void report_exit(const struct agent *a, int status, const struct rusage *
            json_make("kind:s avixPid:i hostPid:i startTime:i code:o signal:o oom:b rusage:o",
                      "agent", a->avix_pid, (int64_t)a->pid, (int64_t)a->start,
                      int_or_null(WIFEXITED(status), WEXITSTATUS(status)),
-                     int_or_null(WIFSIGNALED(status), WTERMSIG(status)), 0, usage));
+                     int_or_null(WIFSIGNALED(status), WTERMSIG(status)), oom, usage));
 }
 
 bool agent_exited(pid_t pid, int status, const struct rusage *ru)
 {
     struct agent *a;
+    char leaf[64];
 
     TAILQ_FOREACH (a, &agents, link) {
         if (a->pid == pid)
@@ -304,8 +314,11 @@ bool agent_exited(pid_t pid, int status, const struct rusage *ru)
         return false;
     if (a->call) /* the exec's outcome may still be unread */
         on_sync(a->sync_fd, LOOP_READ, a);
+    bool oom = cgroup_oom(leaf_name(a, leaf));
+
     if (!a->exec_failed)
-        report_exit(a, status, ru);
+        report_exit(a, status, ru, oom);
+    cgroup_leave(leaf);
     agent_free(a);
     shutdown_progress();
     return true;

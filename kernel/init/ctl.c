@@ -17,6 +17,7 @@
 #include "common/base/clock.h"
 #include "common/base/err.h"
 #include "common/base/fsx.h"
+#include "kernel/init/cgroup.h"
 #include "kernel/init/init.h"
 
 #define LOG_READ_MAX (1024 * 1024)
@@ -147,6 +148,8 @@ static void do_status(struct call *c)
 
     for (size_t i = 0; i < u->n_missing; i++)
         json_push_str(missing, u->missing[i]);
+    if (!cgroup_available())
+        json_push_str(missing, "cgroup");
     json_add(o, "last_exit", last_exit(u->status));
     json_add_int(o, "memory", resident(u->pid));
     json_add_str(o, "log", logfile_path(u->log));

@@ -18,6 +18,7 @@
 #include "common/base/rnd.h"
 #include "common/ipc/peer.h"
 #include "common/svc/sandbox.h"
+#include "kernel/init/cgroup.h"
 
 #ifdef AVIX_SAN
 #include <sanitizer/common_interface_defs.h>
@@ -177,6 +178,7 @@ static void boot(const sigset_t *set)
         log_warn("%s/etc/kernel.yaml: no effect any more: %s", init.root, init.config->legacy);
     if (getpid() != 1 && prctl(PR_SET_CHILD_SUBREAPER, 1))
         log_warn("not a subreaper: %s", strerror(errno));
+    cgroup_open();
     sockets_bind();
     notify_open();
     ctl_open();

@@ -14,6 +14,7 @@
 #include "common/base/clock.h"
 #include "common/base/fsx.h"
 #include "common/base/rnd.h"
+#include "kernel/init/cgroup.h"
 #include "kernel/init/unit_start.h"
 
 #define DRAIN_MS   5000
@@ -349,6 +350,7 @@ struct iunit *unit_of_pid(pid_t pid)
 
 void unit_exited(struct iunit *u, int status)
 {
+    cgroup_leave(u->row->name);
     u->status = status;
     u->pid = 0;
     u->start = 0;

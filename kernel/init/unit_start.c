@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "common/base/fsx.h"
+#include "kernel/init/cgroup.h"
 #include "kernel/init/init.h"
 
 #define ENV_MAX 64
@@ -155,6 +156,7 @@ int unit_start(struct iunit *u)
     units_json_write();
     cleanup(freep) char *token = token_mint(u->row, u->pid, u->start);
 
+    cgroup_enter(u->row->name, u->pid, 0, 0);
     spawn_go(&child, token);
     explicit_bzero(token, strlen(token));
     close(child.sync_fd); /* an exec that fails shows as exit status 127 and in the unit's log */
