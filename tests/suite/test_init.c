@@ -513,6 +513,46 @@ static bool other_boot(void *arg)
     return o && !str_eq(json_str(o, "bootId", ""), arg) && up("gateway");
 }
 
+static bool has_logged(void *arg)
+{
+    cleanup(freep) char *log = rig_read(g, "logs/init.log");
+    char *last = log, *p;
+
+    while (last && (p = strstr(last + 1, "\"ready in ")))
+        last = p;
+    return last && strstr(last, arg);
+}
+
+static void the_second_sigterm_skips_waiting(void **state)
+{
+    int status = -1;
+    int64_t before = mono_ms();
+
+    (void)state;
+    rig_signal_unit(g, "gateway", SIGSTOP); /* would be waited for */
+    kill(g->init_pid, SIGTERM);
+    assert_true(rig_until(has_logged, (char[]){ "unit gateway: stopping" }));
+    kill(g->init_pid, SIGTERM);
+    assert_int_equal(waitpid(g->init_pid, &status, 0), g->init_pid);
+    assert_int_equal(status, 0);
+    assert_true(mono_ms() - before < 4000);
+    g->init_pid = 0;
+    assert_int_equal(rig_boot(g, NULL, NULL, 0), 0);
+}
+
+/* Drain, signal frame, SIGTERM, SIGKILL: a unit that does not react is gone after five seconds. */
+static void a_unit_that_hangs_is_killed(void **state)
+{
+    int64_t before = mono_ms();
+
+    (void)state;
+    rig_signal_unit(g, "execsvc", SIGSTOP);
+    assert_int_equal(init_error("init/stop", "{\"name\":\"execsvc\"}"), 0);
+    assert_true(unit_is("execsvc", "stopped"));
+    assert_in_range(mono_ms() - before, 4500, 9000);
+    assert_int_equal(init_error("init/start", "{\"name\":\"execsvc\"}"), 0);
+}
+
 /* A reboot is a new suite under the same pid; the master key was wiped long ago. */
 static void reboot_in_place(void **state)
 {
@@ -546,6 +586,8 @@ int main(void)
         cmocka_unit_test(a_foreign_user_gets_no_answer),
         cmocka_unit_test(shutdown_in_reverse_order),
         cmocka_unit_test(shutdown_by_the_control_socket),
+        cmocka_unit_test(the_second_sigterm_skips_waiting),
+        cmocka_unit_test(a_unit_that_hangs_is_killed),
         cmocka_unit_test(reboot_in_place),
     };
 
