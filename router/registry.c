@@ -12,10 +12,9 @@
 #include "common/base/err.h"
 #include "router/router.h"
 
-#define AGENT_SLOTS   1024
-#define OWNER_GONE_MS 5000 /* a held owner may take so long to come back */
-#define FEED_QUEUE    (256 * 1024)
-#define FEED_IDLE_MS  1000
+#define AGENT_SLOTS  1024
+#define FEED_QUEUE   (256 * 1024)
+#define FEED_IDLE_MS 1000
 
 uint64_t registry_version;
 static struct map tools, owners;

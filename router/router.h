@@ -131,6 +131,8 @@ struct queue_of { /* calls of one caller that wait for a slot of one owner */
     TAILQ_ENTRY(queue_of) link;
 };
 
+#define OWNER_GONE_MS 5000 /* an owner whose socket init holds may take so long to come back */
+
 struct owner {
     char name[65];
     enum unit_id unit; /* UNIT_NONE: installed */

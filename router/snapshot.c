@@ -88,8 +88,10 @@ static void take_entry(json_object *row)
     struct entry *e;
     const char *why;
 
-    if (!o->up)
+    if (!o->up && !o->held)
         return; /* that process is gone; its successor registers */
+    if (!o->up) /* it died with us: its socket is open and holds the callers until it is back */
+        timer_set(&o->expire, OWNER_GONE_MS);
     e = xcalloc(1, sizeof(*e));
     e->refs = 1;
     e->owner = o;

@@ -371,6 +371,12 @@ int cmd_agent_send(struct cli *c)
     return EX_DONE;
 }
 
+static int by_name(const void *a, const void *b)
+{
+    json_object *const *x = a, *const *y = b;
+    return strcmp(json_str(*x, "name", ""), json_str(*y, "name", ""));
+}
+
 int cmd_agent_catalog(struct cli *c)
 {
     static const struct column cols[] = {
@@ -380,6 +386,8 @@ int cmd_agent_catalog(struct cli *c)
     const char *term = cli_flag(c, "search");
     add_flag_str(body, c, "username", "username");
     int r = simple(c, "proc", "list-installed", body, &rows);
+    if (!r && json_object_is_type(rows, json_type_array))
+        json_object_array_sort(rows, by_name);
     if (r || c->json)
         return show(c, rows, r);
     struct table t;
