@@ -6,6 +6,7 @@
 enum {
     SBX_NO_NET = 1U << 0,  /* sockets of the unix family only */
     SBX_NO_EXEC = 1U << 1, /* no execve, no fork of other programs */
+    SBX_NEVER = 1U << 2, /* only what no unit ever needs; for execsvc, whose children inherit it */
 };
 
 enum unit_id {

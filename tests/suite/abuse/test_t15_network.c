@@ -78,6 +78,7 @@ static void nothing_is_reachable(void **state)
         json_object *p = json_make("code:s", code);
         json_object *o = ok("exec/python", json_text(p));
 
+        assert_string_equal(json_str(o, "stderr", ""), "");
         assert_string_equal(json_str(o, "stdout", ""), "done\n");
         json_put(o);
         json_put(p);
