@@ -36,7 +36,7 @@ _Static_assert(OUT_PRE >= LWS_PRE, "room for the WebSocket header");
 static struct lws_context *context;
 static struct listener listeners[3];
 static size_t n_listeners;
-static LIST_HEAD(, sock) socks = LIST_HEAD_INITIALIZER(socks);
+static TAILQ_HEAD(, sock) socks = TAILQ_HEAD_INITIALIZER(socks); /* oldest first */
 static unsigned n_socks;
 static struct map unauth; /* address -> count */
 static struct loop *loop;
@@ -79,7 +79,7 @@ static void sock_free(struct sock *s)
     watch_done(&s->watch);
     timer_done(&s->late);
     closep(&s->fd);
-    LIST_REMOVE(s, link);
+    TAILQ_REMOVE(&socks, s, link);
     n_socks--;
     free(s);
 }
@@ -209,6 +209,21 @@ static void remote_text(const struct sockaddr_storage *a, struct sock *s)
     str_copy(s->remote, sizeof(s->remote), text);
 }
 
+/* Too many: the one that has said nothing for longest makes room. False if all are at work. */
+static bool drop_a_silent_one(void)
+{
+    struct sock *s;
+
+    TAILQ_FOREACH (s, &socks, link) {
+        if (s->fd >= 0 && !s->query) {
+            metric_add("limited_total", "limit=\"sockets\"", 1);
+            sock_free(s);
+            return true;
+        }
+    }
+    return false;
+}
+
 static void on_accept(int fd, unsigned events, void *arg)
 {
     struct listener *l = arg;
@@ -227,14 +242,18 @@ static void on_accept(int fd, unsigned events, void *arg)
         return;
     }
     setsockopt(new, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+    if (n_socks >= SOCKS_MAX && !drop_a_silent_one()) {
+        close(new);
+        return;
+    }
     s = xcalloc(1, sizeof(*s));
     s->l = l;
     s->fd = new;
-    LIST_INSERT_HEAD(&socks, s, link);
+    TAILQ_INSERT_TAIL(&socks, s, link);
     n_socks++;
     remote_text(&a, s);
-    if (n_socks > SOCKS_MAX || (unauth_of(s->remote) >= WEB_UNAUTH_MAX &&
-                                !cidr_match(s->remote, svc.config->trusted_proxies))) {
+    if (unauth_of(s->remote) >= WEB_UNAUTH_MAX &&
+        !cidr_match(s->remote, svc.config->trusted_proxies)) {
         metric_add("limited_total", "limit=\"unauthenticated\"", 1);
         sock_free(s);
         return;
@@ -490,8 +509,8 @@ void web_fini(void)
 {
     struct sock *s, *next;
 
-    for (s = LIST_FIRST(&socks); s; s = next) { /* those that lws does not have yet */
-        next = LIST_NEXT(s, link);
+    for (s = TAILQ_FIRST(&socks); s; s = next) { /* those that lws does not have yet */
+        next = TAILQ_NEXT(s, link);
         if (s->fd >= 0)
             sock_free(s);
     }

@@ -27,7 +27,7 @@ struct listener {
 
 /* One TCP connection, from accept to close. */
 struct sock {
-    LIST_ENTRY(sock) link;
+    TAILQ_ENTRY(sock) link;
     struct listener *l;
     int fd; /* ours until lws has it, then -1 */
     struct watch watch;

@@ -497,13 +497,13 @@ static void it_sleeps_when_nobody_is_there(void **state)
 
 static void use_tls(struct rig *r)
 {
+    static const char off[] = "tls: {mode: \"off\"}";
     char *y = rig_read(r, "etc/kernel.yaml");
-    const char *at = strstr(y, "gateway:");
+    const char *at = strstr(y, off);
     char *out;
 
     assert_non_null(at);
-    at += strlen("gateway:");
-    out = xasprintf("%.*s\n    tls:\n      mode: self-signed%s", (int)(at - y), y, at);
+    out = xasprintf("%.*stls: {mode: self-signed}%s", (int)(at - y), y, at + strlen(off));
     rig_write(r, "etc/kernel.yaml", out);
     free(y);
     free(out);
