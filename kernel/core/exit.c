@@ -151,7 +151,7 @@ static int record_restart(struct proc *p)
 static int record_sleep(struct proc *p)
 {
     enum sess_state ss;
-    bool hibernated_before = p->hibernated;
+    bool was_idle = p->inv == IV_IDLE;
     db_begin(DB_FULL);
     (void)db_run(DB_FULL,
                  "UPDATE processes SET state='waiting', waiting_on='signal', hibernated=1, "
@@ -169,7 +169,7 @@ static int record_sleep(struct proc *p)
     p->frozen = false;
     free(TAKE(p->cause));
     p->phase = PH_REST;
-    if (!hibernated_before)
+    if (!was_idle)
         pub_status(p);
     if (changed)
         pub_session(p->session_id, p->user, sess_names[ss]);
@@ -236,10 +236,30 @@ struct effect {
 
 static void token_drop_all(struct proc *p);
 
+/* A row stays in the table while someone waits for its descendants to end. */
+void exit_settled(struct proc *p)
+{
+    if (p->cleanup && !p->waiters)
+        proc_drop(p);
+}
+
+/* A kill is answered when the whole subtree has ended. */
+static void tell_ancestors(const struct proc *p)
+{
+    int64_t at = p->parent_pid;
+    struct proc *q;
+    while (at && (q = proc_find(at))) {
+        at = q->parent_pid;
+        waiters_check(q);
+        exit_settled(q);
+    }
+}
+
 static void cleaned(struct proc *p)
 {
     (void)db_run(DB_NORMAL, "UPDATE processes SET cleanup=1 WHERE pid=?", "i", p->pid);
-    proc_drop(p);
+    p->cleanup = true;
+    exit_settled(p);
     if (K.stop_call)
         status_check_stopped();
 }
@@ -298,6 +318,7 @@ void exit_effects(struct proc *p)
         p->atp_session, ROLE_NONE);
     waiters_spawn_failed(p, ERR_FAILED, reason);
     waiters_check(p);
+    tell_ancestors(p);
     p->tries = 0;
     if (p->op)
         ipc_cancel(TAKE(p->op));

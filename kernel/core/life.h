@@ -81,6 +81,8 @@ int exit_record(struct proc *p, const struct life_info *i);
 int exit_fail(struct proc *p, const char *reason);
 /* Repeats the effects of a final row (after a restart of the kernel). */
 void exit_effects(struct proc *p);
+/* Takes a row out of the table when its clean-up is done and nobody waits on it any more. */
+void exit_settled(struct proc *p);
 /* cause column: "<kind> <reason>"; kind is kill, stop, hibernate, shutdown, done or failed. An
  * earlier cause stays, but for done and failed, which are the agent's own word. */
 void cause_set(struct proc *p, const char *kind, const char *reason);

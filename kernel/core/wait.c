@@ -32,8 +32,11 @@ static void on_gone(void *arg)
 {
     struct waiter *w = arg;
     struct call *c = w->call;
+    struct proc *p = proc_find(w->pid);
     unlink_waiter(w);
     call_end(c);
+    if (p)
+        exit_settled(p);
 }
 
 char *result_of(const struct proc *p)
@@ -80,6 +83,16 @@ json_object *agent_wait_reply(const struct proc *p, bool timeout)
                      timeout ? "timeout" : final_status(p), result, duration(p) / 1000);
 }
 
+static bool has_descendants(const struct proc *p)
+{
+    size_t pos = 0;
+    struct proc *q;
+    while (proc_each(&pos, &q))
+        if (!proc_final(q) && proc_descends(q, p->pid))
+            return true;
+    return false;
+}
+
 /* True if what this waiter waits for has come. */
 static bool due(const struct proc *p, enum waiter_kind kind)
 {
@@ -87,7 +100,7 @@ static bool due(const struct proc *p, enum waiter_kind kind)
     case WAITER_SPAWN:
         return p->state != PS_PENDING;
     case WAITER_KILL:
-        return proc_final(p);
+        return proc_final(p) && !has_descendants(p);
     case WAITER_WAIT:
     case WAITER_AGENT_WAIT:
         return proc_final(p) || proc_idle(p);
@@ -121,6 +134,8 @@ static void on_timeout(void *arg)
         call_fail(c, ERR_TIMEOUT, "pid %lld: still under way", (long long)p->pid);
     else
         answer(p, c, kind, true);
+    if (p)
+        exit_settled(p);
 }
 
 void waiter_park(struct proc *p, struct call *c, enum waiter_kind kind, int64_t timeout_ms)
