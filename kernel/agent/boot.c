@@ -154,6 +154,7 @@ static int open_loop(void)
     struct server_opts o = { .max_frame = 2 * 1024 * 1024, .max_conns = 16, .admit = admit_any };
 
     (void)signal(SIGPIPE, SIG_IGN);
+    (void)signal(SIGXFSZ, SIG_IGN); /* a file that may not grow is an error of the write */
     self.loop = loop_new();
     if (!self.loop || fcntl(FD_LISTEN, F_SETFL, O_NONBLOCK))
         return bad_start("descriptor 3 is no socket");

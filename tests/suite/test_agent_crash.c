@@ -3,6 +3,8 @@
  * same; so may the agent. The gateway may die in the middle of an answer without its text being
  * lost.
  */
+#include <sys/resource.h>
+
 #include "tests/suite/agent_run.h"
 
 /* One turn per gate: a call that reads, then the answer waits until the test lets it go. */
@@ -112,6 +114,34 @@ static void gateway_dies_in_an_answer(void **state)
     arun_free(a);
 }
 
+/* An answer that cannot be written down is not acted on. The process that follows finds what was
+ * written before, gets the same answer without a second call of the model, and goes on. */
+static void full_disk_once(void **state)
+{
+    struct arun *a =
+        arun_new("anthropic",
+                 "{'steps':[{'wait':'go','text':'I write.','tools':[{'name':'fs/write',"
+                 "'input':{'path':'/users/admin/workspace/w','content':'x'}}]}],"
+                 "'default':{'text':'Written.'}}",
+                 NULL);
+    struct rlimit small = { 10, 10 };
+
+    (void)state;
+    arun_spawn(a, "researcher", "x", true);
+    assert_true(prov_wait(a->p, 1));
+    assert_int_equal(prlimit(arun_host_pid(a), RLIMIT_FSIZE, &small, NULL), 0);
+    prov_release(a->p, "go");
+    arun_wait_exit(a, 60);
+    assert_string_equal(a->exit_reason, "completed");
+    assert_string_equal(arun_output(a), "Written.");
+    cleanup(json_putp) json_object *lines = arun_lines(a);
+    assert_int_equal(arun_n_lines(lines, "assistant"), 2);
+    assert_int_equal(arun_n_lines(lines, "tool"), 1);
+    assert_int_equal(arun_count(a, "agent.tool_call"), 1);
+    assert_int_equal(prov_requests(a->p), 2);
+    arun_free(a);
+}
+
 static bool answer_sent(void *arg)
 {
     cleanup(json_putp) json_object *log = prov_log(arg);
@@ -154,6 +184,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(identification_takes_its_time),
+        cmocka_unit_test(full_disk_once),
         cmocka_unit_test(one_after_the_other),
         cmocka_unit_test(model_service_dies),
         cmocka_unit_test(agent_dies_in_a_stream),

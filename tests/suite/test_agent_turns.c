@@ -107,6 +107,93 @@ static void turns_have_an_end(void **state)
     arun_free(a);
 }
 
+static void long_answers_go_on(void **state)
+{
+    struct arun *a = arun_new("openai",
+                              "{'steps':[{'text':'The first half, ','stop':'length'},{'text':'the "
+                              "second half.'}]}",
+                              NULL);
+
+    (void)state;
+    arun_spawn(a, "researcher", "x", true);
+    arun_wait_exit(a, 30);
+    assert_string_equal(arun_output(a), "The first half, the second half.");
+    cleanup(freep) char *chunks = arun_chunks(a);
+    assert_string_equal(chunks, "The first half, the second half.");
+    cleanup(json_putp) json_object *lines = arun_lines(a);
+    assert_int_equal(arun_n_lines(lines, "assistant"), 1); /* one entry, and no hint to go on */
+    assert_int_equal(arun_n_lines(lines, "user"), 1);
+    arun_free(a);
+}
+
+static void cut_calls_get_more_room(void **state)
+{
+    struct arun *a = arun_new(
+        "openai",
+        "{'steps':[{'text':'','tools':[{'name':'fs/list','input':{},'raw':'{\\'path\\':\\'/us'}],"
+        "'stop':'length'},"
+        "{'text':'','tools':[{'name':'fs/list','input':{'path':'/users/admin/workspace'}}]},"
+        "{'text':'Listed.'}]}",
+        NULL);
+
+    (void)state;
+    arun_spawn(a, "researcher", "x", true);
+    arun_wait_exit(a, 30);
+    assert_string_equal(arun_output(a), "Listed.");
+    cleanup(json_putp) json_object *lines = arun_lines(a);
+    assert_int_equal(arun_n_lines(lines, "tool"), 1);
+    assert_null(json_get(arun_line(lines, "tool", 0), "error"));
+    cleanup(json_putp) json_object *log = prov_log(a->p);
+    int64_t first = 0, second = 0;
+    for (size_t i = 0; i < json_object_array_length(log); i++) {
+        json_object *body = json_obj(json_object_array_get_idx(log, i), "body");
+        int64_t max = json_int(body, "max_completion_tokens", json_int(body, "max_tokens", 0));
+        if (max && !first)
+            first = max;
+        else if (max && !second)
+            second = max;
+    }
+    assert_int_equal(first, 4096);
+    assert_true(second > first);
+    arun_free(a);
+}
+
+static void full_context_is_summarised(void **state)
+{
+    struct arun *a = arun_new(
+        "anthropic",
+        "{'rules':[{'match':{'contains':'Summarise the following part'},'text':'Four things were "
+        "read.'}],'steps':["
+        "{'text':'1','tools':[{'name':'fs/list','input':{'path':'/users/admin'}}]},"
+        "{'text':'2','tools':[{'name':'fs/stat','input':{'path':'/users/admin'}}]},"
+        "{'text':'3','tools':[{'name':'fs/exists','input':{'path':'/users/admin'}}]},"
+        "{'text':'4','tools':[{'name':'fs/list','input':{'path':'/users/admin/workspace'}}]},"
+        "{'text':'5','tools':[{'name':'fs/stat','input':{'path':'/users/admin/workspace'}}],"
+        "'usage':{'input':90000,'output':5}},"
+        "{'text':'All done.'}]}",
+        NULL);
+
+    (void)state;
+    arun_spawn(a, "researcher", "Look around", true);
+    arun_wait_exit(a, 60);
+    assert_string_equal(arun_output(a), "All done.");
+    cleanup(json_putp) json_object *lines = arun_lines(a);
+    json_object *s = arun_line(lines, "system", 0);
+    assert_string_equal(json_str(s, "content", ""), "[Context summary]: Four things were read.");
+    assert_int_equal(json_int(json_obj(s, "summaryOf"), "from", 0), 2);
+    cleanup(json_putp) json_object *log = prov_log(a->p);
+    json_object *last = NULL;
+    for (size_t i = 0; i < json_object_array_length(log); i++) {
+        json_object *body = json_obj(json_object_array_get_idx(log, i), "body");
+        last = body ? body : last;
+    }
+    const char *text = json_text(last);
+    assert_non_null(strstr(text, "[Context summary]: Four things were read."));
+    assert_non_null(strstr(text, "Look around"));
+    assert_true(json_object_array_length(json_arr(last, "messages")) < 10);
+    arun_free(a);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -115,6 +202,9 @@ int main(void)
         cmocka_unit_test(ollama),
         cmocka_unit_test(provider_says_no),
         cmocka_unit_test(turns_have_an_end),
+        cmocka_unit_test(long_answers_go_on),
+        cmocka_unit_test(cut_calls_get_more_room),
+        cmocka_unit_test(full_context_is_summarised),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
