@@ -2,7 +2,6 @@
  * avix server start | stop | status | logs: the daemon from the outside, by its control socket.
  * None of them needs the gateway, so they work when it does not.
  */
-#include <limits.h>
 #include <errno.h>
 #include <limits.h>
 #include <sys/stat.h>

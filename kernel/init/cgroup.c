@@ -24,9 +24,9 @@ bool cgroup_available(void)
     return base[0] != '\0';
 }
 
-void cgroup_use(const char *dir)
+void cgroup_use(const char *folder)
 {
-    str_copy(base, sizeof(base), dir);
+    str_copy(base, sizeof(base), folder);
 }
 
 bool cgroup_own_path(const char *text, char *out, size_t size)

@@ -23,4 +23,4 @@ void cgroup_leave(const char *name);
 bool cgroup_own_path(const char *text, char *out, size_t size);
 bool cgroup_mount_point(const char *text, char *out, size_t size);
 /* Uses this folder as the subtree. */
-void cgroup_use(const char *base);
+void cgroup_use(const char *folder);

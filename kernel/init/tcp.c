@@ -65,13 +65,16 @@ static int listen_on(const char *host, int port)
 
 static int port_of(int fd)
 {
-    struct sockaddr_storage sa = { .ss_family = AF_UNSPEC };
+    union {
+        struct sockaddr any;
+        struct sockaddr_in v4;
+        struct sockaddr_in6 v6;
+    } sa = { .v6 = { .sin6_port = 0 } };
     socklen_t len = sizeof(sa);
 
-    if (getsockname(fd, (struct sockaddr *)&sa, &len))
+    if (getsockname(fd, &sa.any, &len))
         return 0;
-    return ntohs(sa.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&sa)->sin6_port
-                                          : ((struct sockaddr_in *)&sa)->sin_port);
+    return ntohs(sa.any.sa_family == AF_INET6 ? sa.v6.sin6_port : sa.v4.sin_port);
 }
 
 static _Noreturn void listen_fail(const char *what, const char *host, int port, int r)
