@@ -9,6 +9,10 @@
 #include <time.h>
 #include <unistd.h>
 
+/* clang's fortified stdio.h makes macros of these */
+#undef sprintf
+#undef vsprintf
+
 #pragma GCC poison strcpy strcat sprintf vsprintf strncpy strncat gets strtok
 #pragma GCC poison atoi atol atoll atof system popen tmpnam tempnam mktemp
 #pragma GCC poison gmtime localtime ctime asctime

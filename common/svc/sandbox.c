@@ -145,33 +145,33 @@ static int deny(scmp_filter_ctx f, const int *calls, size_t n)
     return 0;
 }
 
-/* socket() of these families only. One rule per gap: a filter has no "none of". */
-static int deny_families(scmp_filter_ctx f, bool netlink)
+/* This error for a call whose first argument compares like this. */
+static int refuse_arg(scmp_filter_ctx f, int err, int call, enum scmp_compare op, scmp_datum_t v)
 {
-    uint32_t act = SCMP_ACT_ERRNO(EAFNOSUPPORT);
-    int r = seccomp_rule_add(f, act, SCMP_SYS(socket), 1, SCMP_A0(SCMP_CMP_LT, AF_UNIX));
+    struct scmp_arg_cmp cmp = { .arg = 0, .op = op, .datum_a = v, .datum_b = 0 };
 
-    if (!r && !netlink)
-        r = seccomp_rule_add(f, act, SCMP_SYS(socket), 1, SCMP_A0(SCMP_CMP_GT, AF_UNIX));
-    for (int fam = AF_UNIX + 1; !r && netlink && fam < AF_NETLINK; fam++)
-        r = seccomp_rule_add(f, act, SCMP_SYS(socket), 1, SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)fam));
-    if (!r && netlink)
-        r = seccomp_rule_add(f, act, SCMP_SYS(socket), 1, SCMP_A0(SCMP_CMP_GT, AF_NETLINK));
-    return r;
+    return seccomp_rule_add_array(f, SCMP_ACT_ERRNO((uint32_t)err), call, 1, &cmp);
+}
+
+/* socket() of the unix family only. */
+static int deny_families(scmp_filter_ctx f)
+{
+    int r = refuse_arg(f, EAFNOSUPPORT, SCMP_SYS(socket), SCMP_CMP_LT, AF_UNIX);
+
+    return r ? r : refuse_arg(f, EAFNOSUPPORT, SCMP_SYS(socket), SCMP_CMP_GT, AF_UNIX);
 }
 
 static int deny_others(scmp_filter_ctx f)
 {
     scmp_datum_t self = (scmp_datum_t)getpid();
-    uint32_t act = SCMP_ACT_ERRNO(EPERM);
     int r = deny(f, exposed_never, N_ELEMS(exposed_never));
 
     if (!r)
-        r = seccomp_rule_add(f, act, SCMP_SYS(kill), 1, SCMP_A0(SCMP_CMP_NE, self));
+        r = refuse_arg(f, EPERM, SCMP_SYS(kill), SCMP_CMP_NE, self);
     if (!r)
-        r = seccomp_rule_add(f, act, SCMP_SYS(tgkill), 1, SCMP_A0(SCMP_CMP_NE, self));
+        r = refuse_arg(f, EPERM, SCMP_SYS(tgkill), SCMP_CMP_NE, self);
     if (!r)
-        r = seccomp_rule_add(f, act, SCMP_SYS(prlimit64), 1, SCMP_A0(SCMP_CMP_GT, 0));
+        r = refuse_arg(f, EPERM, SCMP_SYS(prlimit64), SCMP_CMP_GT, 0);
     return r;
 }
 
@@ -184,8 +184,8 @@ static int seccomp_enter(unsigned flags, bool exposed)
         r = deny(f, never, N_ELEMS(never));
     if (!r && (flags & SBX_NO_EXEC))
         r = deny(f, no_exec, N_ELEMS(no_exec));
-    if (!r && (flags & SBX_NO_NET)) /* bwrap brings the loopback device up by netlink */
-        r = deny_families(f, !(flags & SBX_NO_EXEC));
+    if (!r && (flags & SBX_NO_NET))
+        r = deny_families(f);
     if (!r && exposed)
         r = deny_others(f);
     if (!r)

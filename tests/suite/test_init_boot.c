@@ -157,6 +157,7 @@ static void run_dirs_that_are_not_ours(void **state)
     assert_int_equal(unlink(g->run_dir), 0);
     cleanup(closep) int fd = open(g->run_dir, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
 
+    (void)fd;
     refused(g, 78, "is no directory");
     assert_int_equal(unlink(g->run_dir), 0);
     assert_int_equal(mkdir(g->run_dir, 0700), 0);
@@ -336,6 +337,7 @@ static void a_port_in_use_is_named(void **state)
     cleanup(freep) char *admin = xasprintf("127.0.0.1:%d", port);
 
     (void)state;
+    (void)fd;
     refused_with(g, (const char *const[]){ "--port", number, NULL }, 1, words);
     refused_with(g, (const char *const[]){ "--admin-addr", admin, NULL }, 1, words);
     refused_with(g, (const char *const[]){ "--admin-addr", "here", NULL }, 78, "no address:port");
