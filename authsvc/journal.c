@@ -63,16 +63,15 @@ struct journal *journal_open(const char *path, journal_line_fn fn, void *arg)
 void journal_add(struct journal *j, json_object *line)
 {
     cleanup(json_putp) json_object *o = line;
-    const char *body = json_text(o);
-    size_t n = strlen(body);
-    cleanup(freep) char *text = xmalloc(n + 1);
+    struct buf b = BUF_INIT(JOURNAL_MAX);
 
-    memcpy(text, body, n);
-    text[n] = '\n';
-    int r = j->fd < 0 ? 0 : write_all(j->fd, text, n + 1);
+    buf_adds(&b, json_text(o));
+    buf_addc(&b, '\n');
+    int r = j->fd < 0 ? 0 : write_all(j->fd, b.data, b.len);
     if (r)
         log_error("%s: %s", j->path, strerror(-r));
-    j->grown += n + 1;
+    j->grown += b.len;
+    buf_done(&b);
 }
 
 size_t journal_grown(const struct journal *j)

@@ -8,10 +8,10 @@
 #define RETRY_MAX_MS   5000
 
 static struct target {
-    enum unit_id unit;
+    struct timer retry;
     json_object *pending, *flying; /* {tokens, sessions, users, lineages} */
     struct ipc_call *call;
-    struct timer retry;
+    enum unit_id unit;
     int delay_ms;
 } targets[] = { { .unit = UNIT_ROUTER }, { .unit = UNIT_KERNEL }, { .unit = UNIT_GATEWAY } };
 

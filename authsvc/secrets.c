@@ -23,24 +23,19 @@
 
 bool secret_owner_parse(const char *owner, char type[8], char name[64])
 {
-    const char *colon = owner ? strchr(owner, ':') : NULL;
+    bool service = str_starts(owner, "service:");
 
-    if (!colon || !account_name_valid(colon + 1) || !str_copy(name, 64, colon + 1))
+    if (!service && !str_starts(owner, "user:"))
         return false;
-    size_t n = (size_t)(colon - owner);
-    if (!(n == 7 && memcmp(owner, "service", 7) == 0) && !(n == 4 && memcmp(owner, "user", 4) == 0))
-        return false;
-    memcpy(type, owner, n);
-    type[n] = '\0';
-    return true;
+    str_copy(type, 8, service ? "service" : "user");
+    return account_name_valid(strchr(owner, ':') + 1) && str_copy(name, 64, strchr(owner, ':') + 1);
 }
 
 static void key_id(const uint8_t *key, char out[KID_LEN + 1])
 {
-    uint8_t text[3 + 32], sum[32];
+    uint8_t text[3 + 32] = { 'k', 'i', 'd' }, sum[32];
     char hex[65];
 
-    memcpy(text, "kid", 3);
     memcpy(text + 3, key, 32);
     sha256(text, sizeof(text), sum);
     explicit_bzero(text, sizeof(text));
@@ -155,7 +150,7 @@ json_object *secrets_read(const uint8_t *key, const char *root, const char *owne
         if (!account_name_valid(name) || (names && !json_arr_has(names, name)))
             continue;
         n++;
-        if (read_one(key, dirfd(d), owner, name, &value, &len)) {
+        if (read_one(key, dirfd(d), owner, name, &value, &len) || !value) {
             json_push_str(failed, name);
             continue;
         }
@@ -185,6 +180,17 @@ static void audit(const char *caller, const char *owner, json_object *got, json_
     if (fd >= 0)
         (void)write_all(fd, b.data, b.len);
     buf_done(&b);
+}
+
+/* json-c keeps values, and the text made of them, as they are. */
+static void wipe(json_object *got, const char *text)
+{
+    json_object_object_foreach (got, name, v) {
+        (void)name;
+        explicit_bzero((char *)(uintptr_t)json_object_get_string(v),
+                       (size_t)json_object_get_string_len(v));
+    }
+    explicit_bzero((char *)(uintptr_t)text, strlen(text));
 }
 
 /* init and kernel: any owner; a unit: its own, under its name or an alias. */
@@ -230,6 +236,7 @@ void auth_secret_export(struct call *c, const struct caller *who)
         log_warn("secret '%s' of %s could not be opened: written under another master key, or "
                  "changed",
                  json_object_get_string(json_object_array_get_idx(failed, i)), owner);
+    wipe(got, text);
     if (fd < 0) {
         json_put(found);
         call_fail(c, ERR_INTERNAL, "memfd: %s", strerror(-fd));

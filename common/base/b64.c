@@ -15,8 +15,8 @@ static const char std_set[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvw
             30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50,    \
             51, X, X, X, X, X, ROW16, ROW16, ROW16, ROW16, ROW16, ROW16, ROW16, ROW16              \
     }
-static const signed char std_map[256] = LETTERS(62, 63, X, X);
-static const signed char url_map[256] = LETTERS(X, X, 62, 63);
+static const unsigned char std_map[256] = LETTERS(62, 63, X, X);
+static const unsigned char url_map[256] = LETTERS(X, X, 62, 63);
 
 static size_t encode(const char *set, const unsigned char *p, size_t len, char *out)
 {
@@ -44,7 +44,7 @@ static size_t encode(const char *set, const unsigned char *p, size_t len, char *
 }
 
 /* Without padding. */
-static ssize_t decode(const signed char map[256], const char *s, size_t len, unsigned char *out,
+static ssize_t decode(const unsigned char map[256], const char *s, size_t len, unsigned char *out,
                       size_t cap)
 {
     const unsigned char *p = (const unsigned char *)s;
@@ -54,18 +54,18 @@ static ssize_t decode(const signed char map[256], const char *s, size_t len, uns
     if (len % 4 == 1 || need > cap)
         return -1;
     for (; i + 3 < len; i += 4) {
-        int a = map[p[i]], b = map[p[i + 1]], c = map[p[i + 2]], d = map[p[i + 3]];
+        unsigned a = map[p[i]], b = map[p[i + 1]], c = map[p[i + 2]], d = map[p[i + 3]];
 
-        if ((a | b | c | d) < 0)
+        if ((a | b | c | d) & 0x80)
             return -1;
         *o++ = (unsigned char)(a << 2 | b >> 4);
         *o++ = (unsigned char)(b << 4 | c >> 2);
         *o++ = (unsigned char)(c << 6 | d);
     }
     if (i < len) {
-        int a = map[p[i]], b = map[p[i + 1]], c = i + 2 < len ? map[p[i + 2]] : 0;
+        unsigned a = map[p[i]], b = map[p[i + 1]], c = i + 2 < len ? map[p[i + 2]] : 0;
 
-        if ((a | b | c) < 0 || (i + 2 < len ? (c & 3) : (b & 15)))
+        if (((a | b | c) & 0x80) || (i + 2 < len ? (c & 3) : (b & 15)))
             return -1;
         *o++ = (unsigned char)(a << 2 | b >> 4);
         if (i + 2 < len)

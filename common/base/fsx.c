@@ -147,17 +147,15 @@ int mkdir_p(const char *path, mode_t mode)
 
 int memfd_sealed(const char *name, const void *data, size_t len)
 {
-    cleanup(closep) int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
     int r = fd < 0 ? -errno : write_all(fd, data, len);
 
+    if (!r && (lseek(fd, 0, SEEK_SET) < 0 ||
+               fcntl(fd, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE)))
+        r = -errno;
     if (r)
-        return r;
-    if (lseek(fd, 0, SEEK_SET) < 0 ||
-        fcntl(fd, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE))
-        return -errno;
-    int out = fd;
-    fd = -1;
-    return out;
+        closep(&fd);
+    return r ? r : fd;
 }
 
 int path_fmt(char *out, size_t size, const char *fmt, ...)

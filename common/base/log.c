@@ -44,7 +44,8 @@ bool log_level_parse(const char *s, enum log_level *ret)
     return false;
 }
 
-static void emit(enum log_level level, const char *fields, const char *fmt, va_list ap)
+__attribute__((format(printf, 3, 0))) static void emit(enum log_level level, const char *fields,
+                                                       const char *fmt, va_list ap)
 {
     struct buf b;
     char ts[RFC3339_LEN], msg[8192];

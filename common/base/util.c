@@ -26,9 +26,8 @@ void closep(int *fd)
 
 void dirp_close(void *d)
 {
-    DIR *dir;
+    DIR *dir = *(DIR **)d;
 
-    memcpy(&dir, d, sizeof(dir));
     if (dir)
         closedir(dir);
 }
