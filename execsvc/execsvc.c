@@ -92,7 +92,7 @@ static void on_probed(const char *why, void *arg)
     (void)arg;
     str_copy(state.why, sizeof(state.why), why ? why : "");
     if (why) {
-        snprintf(text, sizeof(text), "no sandbox: %s", why);
+        snprintf(text, sizeof(text), "ESANDBOX: no sandbox: %s", why);
         svc_degraded(text);
     } else {
         log_info("sandbox: bwrap");

@@ -10,6 +10,7 @@
 #include "memfs/ns.h"
 #include "memfs/perm.h"
 #include "memfs/pool.h"
+#include "memfs/scratch.h"
 #include "memfs/tools.h"
 
 #define N_WORKERS 4
@@ -117,9 +118,15 @@ static int memfs_start(void)
     return r ? EX_OSERR : 0;
 }
 
+static void memfs_ready(void)
+{
+    scratch_watch(svc.loop);
+}
+
 static void memfs_fini(void)
 {
     pool_done();
+    scratch_done();
     cache_clear();
     ns_done();
 }
@@ -130,5 +137,6 @@ const struct svc_spec memfs_spec = {
     .n_methods = N_ELEMS(methods),
     .init = memfs_init,
     .start = memfs_start,
+    .ready = memfs_ready,
     .fini = memfs_fini,
 };

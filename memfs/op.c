@@ -7,6 +7,7 @@
 
 #include <stdio.h>
 
+#include "memfs/scratch.h"
 #include "memfs/synth.h"
 
 static void on_gone(void *arg)
@@ -68,6 +69,8 @@ json_object *op_reader(const struct op *op)
 
 void op_finish(struct op *op)
 {
+    if (op->at.area == AREA_SCRATCH || op->to.area == AREA_SCRATCH)
+        scratch_watch(svc.loop);
     if (op->quiet && op->f.err &&
         (err_code((int)op->f.err) == err_code(ERR_NOTFOUND) ||
          err_code((int)op->f.err) == err_code(ERR_PERM) || op->f.err == ERR_NOTDIR)) {

@@ -167,6 +167,27 @@ static void a_user_reads_through_the_gateway(void **state)
     assert_int_equal(refused("fs/read", "{\"path\":\"/users/admin/.uploads/f\"}"), ERR_PERM);
 }
 
+/* A defaults file goes through the kernel's check, whole. */
+static void defaults_are_checked(void **state)
+{
+    struct ws *w = ws_admin(rig);
+    json_object *o;
+
+    (void)state;
+    o = ws_cmd(w, "fs", "write",
+               json_make("path:s content:s", "/users/admin/defaults.yaml", "- not: [a, defaults"));
+    assert_null(strstr(json_text(o), "bytes_written"));
+    json_put(o);
+    o = ws_cmd(w, "fs", "read", json_make("path:s", "/users/admin/defaults.yaml"));
+    assert_null(strstr(json_text(o), "not:"));
+    json_put(o);
+    o = ws_cmd(w, "fs", "write",
+               json_make("path:s content:s mode:s", "/users/admin/defaults.yaml", "x", "append"));
+    assert_null(strstr(json_text(o), "bytes_written"));
+    json_put(o);
+    ws_close(w);
+}
+
 static void scratch_belongs_to_its_agent(void **state)
 {
     cleanup(freep) char *other = rig_token(
@@ -316,6 +337,7 @@ int main(void)
         cmocka_unit_test(errors_have_their_names),
         cmocka_unit_test(synthetic_places_are_files),
         cmocka_unit_test(a_user_reads_through_the_gateway),
+        cmocka_unit_test(defaults_are_checked),
         cmocka_unit_test(scratch_belongs_to_its_agent),
         cmocka_unit_test(large_content_goes_in_pieces),
         cmocka_unit_test(killed_in_a_write_it_leaves_old_or_new),

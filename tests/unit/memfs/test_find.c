@@ -5,11 +5,11 @@
 #include <fcntl.h>
 #include <sys/wait.h>
 
+#include "common/base/globpat.h"
 #include "common/base/mime.h"
 #include "common/ipc/loop.h"
 #include "memfs/cache.h"
 #include "memfs/encode.h"
-#include "common/base/globpat.h"
 #include "memfs/listing.h"
 #include "memfs/search.h"
 

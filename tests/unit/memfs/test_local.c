@@ -8,6 +8,7 @@
 
 #include "memfs/beneath.h"
 #include "memfs/local.h"
+#include "memfs/scratch.h"
 
 #define W      "/users/alice/workspace/"
 #define HOST_W "data/users/alice/workspace/"
@@ -648,6 +649,17 @@ static void a_scratch_is_made_when_written_and_knows_its_owner(void **state)
     assert_string_equal(owner, "alice");
 }
 
+static void a_scratch_has_its_day(void **state)
+{
+    const int64_t hour = 3600000, now = 100 * 24 * hour;
+
+    (void)state;
+    assert_false(scratch_is_over(now, now - 23 * hour, 0));
+    assert_true(scratch_is_over(now, now - 25 * hour, 0));
+    assert_false(scratch_is_over(now, now - 2 * hour, now - hour / 2));
+    assert_true(scratch_is_over(now, now - 2 * hour, now - hour - 1));
+}
+
 #define T(fn) cmocka_unit_test_setup(fn, clean)
 
 int main(void)
@@ -680,6 +692,7 @@ int main(void)
         T(places),
         T(services_have_a_version_and_a_workspace),
         T(a_scratch_is_made_when_written_and_knows_its_owner),
+        T(a_scratch_has_its_day),
     };
 
     return cmocka_run_group_tests(tests, root_setup, root_teardown);
