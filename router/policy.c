@@ -4,6 +4,7 @@
  */
 #include "common/base/clock.h"
 #include "common/base/err.h"
+#include "common/svc/toolgroup.h"
 #include "router/router.h"
 
 #define POLICY_MS  60000 /* asked again after this, whatever happens */
@@ -93,15 +94,7 @@ const struct policy *policy_get(const char *user)
 
 bool policy_allows(const struct policy *p, const char *tool)
 {
-    bool yes = p->all;
-
-    for (size_t i = 0; !yes && p->allowed && i < json_object_array_length(p->allowed); i++)
-        yes = tool_pattern_match(json_object_get_string(json_object_array_get_idx(p->allowed, i)),
-                                 tool);
-    for (size_t i = 0; yes && p->denied && i < json_object_array_length(p->denied); i++)
-        yes = !tool_pattern_match(json_object_get_string(json_object_array_get_idx(p->denied, i)),
-                                  tool);
-    return yes;
+    return policy_lists_permit(p->all, p->allowed, p->denied, tool);
 }
 
 struct asking {

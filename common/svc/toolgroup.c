@@ -132,6 +132,8 @@ bool tool_glob(const char *pattern, const char *tool)
 {
     size_t n = strlen(pattern);
 
+    if (n > 1 && pattern[n - 1] == '*' && pattern[n - 2] == '*')
+        n--;
     if (n && pattern[n - 1] == '*')
         return strncmp(pattern, tool, n - 1) == 0 && (n == 1 || tool[n - 1]);
     return strcmp(pattern, tool) == 0;
@@ -155,9 +157,13 @@ static int longest(json_object *patterns, const char *tool)
     return best;
 }
 
+bool policy_lists_permit(bool all, json_object *allowed, json_object *denied, const char *tool)
+{
+    return all || longest(allowed, tool) > longest(denied, tool);
+}
+
 bool policy_permits(json_object *policy, const char *tool)
 {
-    if (json_flag(policy, "all", false))
-        return true;
-    return longest(json_arr(policy, "allowed"), tool) > longest(json_arr(policy, "denied"), tool);
+    return policy_lists_permit(json_flag(policy, "all", false), json_arr(policy, "allowed"),
+                               json_arr(policy, "denied"), tool);
 }

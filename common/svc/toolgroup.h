@@ -13,7 +13,7 @@ const char *tool_group(const char *name);
  * patterns end in slash star, or in a bare star ("github/list" + star).
  */
 void tool_patterns(const char *request, json_object *out);
-/* As tool_pattern_match, and a bare star at the end matches any rest. */
+/* As tool_pattern_match, and a bare star at the end matches any rest; two stars are one. */
 bool tool_glob(const char *pattern, const char *tool);
 /*
  * Whether an auth/policy answer {all, allowed, denied} allows a tool: the longest pattern that
@@ -21,3 +21,5 @@ bool tool_glob(const char *pattern, const char *tool);
  * tool beneath it given to a user. A missing answer allows nothing.
  */
 bool policy_permits(json_object *policy, const char *tool);
+/* The same with its members; arrays may be NULL. */
+bool policy_lists_permit(bool all, json_object *allowed, json_object *denied, const char *tool);

@@ -289,7 +289,8 @@ static void token_drop_all(struct proc *p)
 {
     struct effect *e = xcalloc(1, sizeof *e);
     e->pid = p->pid;
-    p->op = svc_call("auth/revoke", json_make("pid:i", p->pid), NULL, 5000, on_revoked, e);
+    p->op = svc_call("auth/revoke", json_make("pid:i lineage:s", p->pid, p->lineage), NULL, 5000, on_revoked,
+                     e);
 }
 
 void exit_effects(struct proc *p)

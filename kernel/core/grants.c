@@ -7,6 +7,7 @@
 
 #include "common/base/toolname.h"
 #include "common/base/util.h"
+#include "common/svc/toolgroup.h"
 #include "kernel/core/tools.h"
 
 static const char *const runtime[] = {
@@ -15,40 +16,6 @@ static const char *const runtime[] = {
 };
 static const char *const present[] = { "cap/request-tool", "cap/escalate", "cap/list", "job/watch",
                                        "sys/tools" };
-
-/* Groups with a fixed list; a trailing '*' is a prefix. */
-static const struct {
-    const char *group, *tools;
-} groups[] = {
-    { "agent:spawn", "agent/spawn agent/kill agent/list agent/wait agent/send-message" },
-    { "pipe:use", "pipe/open pipe/write pipe/read pipe/close" },
-    { "memory:read", "memory/retrieve memory/get-fact memory/get-preferences" },
-    { "memory:write", "memory/retrieve memory/get-fact memory/get-preferences memory/log-event "
-                      "memory/store-fact memory/update-preference memory/forget" },
-    { "memory:share", "memory/share-request" },
-    { "llm:inference", "llm/complete llm/stream_complete llm/status llm/models llm/providers "
-                       "llm/usage" },
-    { "llm:image", "llm/generate-image" },
-    { "llm:speech", "llm/generate-speech" },
-    { "llm:transcription", "llm/transcribe" },
-    { "llm:embedding", "llm/embed" },
-    { "fs:read", "fs/read fs/list fs/stat fs/exists fs/glob fs/search fs/watch fs/unwatch" },
-    { "fs:write", "fs/read fs/list fs/stat fs/exists fs/glob fs/search fs/watch fs/unwatch "
-                  "fs/write fs/edit fs/mkdir fs/move fs/copy fs/delete" },
-    { "exec:python", "exec/python exec/runtimes" },
-    { "exec:js", "exec/js exec/runtimes" },
-    { "exec:shell", "exec/shell exec/runtimes" },
-    { "exec:*", "exec/python exec/js exec/shell exec/runtimes exec/run" },
-    { "exec:network", "exec/network" },
-    { "session:read", "kernel/proc/session/list kernel/proc/session/get" },
-    { "session:write", "kernel/proc/session/pause kernel/proc/session/resume "
-                       "kernel/proc/session/delete" },
-    { "install:agent", "kernel/proc/package/install-agent kernel/proc/package/uninstall-agent" },
-    { "install:service", "kernel/proc/package/install-service "
-                         "kernel/proc/package/uninstall-service" },
-    { "auth:admin", "kernel/proc/package/trust-add kernel/proc/package/trust-list "
-                    "kernel/proc/package/trust-remove" },
-};
 
 static int by_name(const void *a, const void *b)
 {
@@ -209,9 +176,9 @@ bool request_expand(const struct tool_set *t, const char *request, json_object *
     if (len == 0 || len > TOOL_MAX)
         return false;
     memcpy(word, request, len + 1);
-    for (size_t i = 0; i < N_ELEMS(groups); i++)
-        if (str_eq(groups[i].group, word))
-            return add_list(t, out, groups[i].tools);
+    const char *fixed = tool_group(word);
+    if (fixed)
+        return add_list(t, out, fixed);
     char *colon = strchr(word, ':');
     if (colon) {
         *colon = '\0';
@@ -226,29 +193,9 @@ bool request_expand(const struct tool_set *t, const char *request, json_object *
     return expand_colon(t, word, "*", out);
 }
 
-static bool any_match(json_object *patterns, const char *tool)
-{
-    size_t n = patterns ? json_object_array_length(patterns) : 0;
-    for (size_t i = 0; i < n; i++) {
-        const char *p = json_object_get_string(json_object_array_get_idx(patterns, i));
-        char cut[TOOL_MAX + 4];
-        size_t len = strlen(p);
-        if (len > 3 && str_ends(p, "/**") && len < sizeof cut) {
-            memcpy(cut, p, len - 1);
-            cut[len - 1] = '\0';
-            p = cut;
-        }
-        if (tool_pattern_match(p, tool))
-            return true;
-    }
-    return false;
-}
-
 bool policy_allows(const struct policy *p, const char *tool)
 {
-    if (p->all)
-        return true;
-    return any_match(p->allowed, tool) && !any_match(p->denied, tool);
+    return policy_lists_permit(p->all, p->allowed, p->denied, tool);
 }
 
 static void expand_all(const struct tool_set *t, json_object *requests, json_object *out,

@@ -353,6 +353,9 @@ static void patterns_of_requests(void **state)
     tool_patterns("kernel:root", all);
     assert_int_equal(json_object_array_length(all), 32);
     assert_false(policy_permits(NULL, "fs/read"));
+    assert_true(tool_glob("a/*", "a/b/c") && tool_glob("a/**", "a/b/c") && tool_glob("*", "x/y"));
+    assert_true(tool_glob("a/li*", "a/list") && tool_glob("a/b", "a/b"));
+    assert_false(tool_glob("a/*", "a/") || tool_glob("a/b", "a/bc") || tool_glob("", "a/b"));
     cleanup(json_putp) json_object *none = json_make("all:b allowed:o", 0, json_new_arr());
     assert_false(policy_permits(none, "fs/read"));
 }
