@@ -109,7 +109,7 @@ static struct rcall *rcall_new(int fd)
     c->pumping = c->closed = c->in_unseen = c->in_half = c->timer_on = c->notes = false;
     c->loaded = c->slot = c->budgeted = c->sent_all = c->repeated = false;
     c->fd = fd;
-    c->ufd = -1;
+    c->ufd = c->cancel_fd = -1;
     c->id = c->via = NULL;
     c->e = NULL;
     c->load = NULL;
@@ -448,6 +448,12 @@ static bool greet(struct rcall *c, const struct frame_cred *cred)
     return true;
 }
 
+/* Later bytes come from the process that was greeted, with the rights it had then. */
+static bool same_writer(const struct rcall *c, const struct frame_cred *cred)
+{
+    return cred->pid <= 0 || (cred->pid == c->peer.pid && cred->uid == c->peer.uid);
+}
+
 /* False: closed. */
 static bool on_result(struct rcall *c, enum frame_result got, const char *body, size_t len)
 {
@@ -493,7 +499,7 @@ static void pump(struct rcall *c)
         if (got == FRAME_MORE && may_read) {
             got = frame_in_recv_cred(&c->in, c->fd, &body, &len, &cred);
             may_read = false;
-            if (!c->peer.pid ? !greet(c, &cred) : cred.pid > 0 && cred.pid != c->peer.pid) {
+            if (!c->peer.pid ? !greet(c, &cred) : !same_writer(c, &cred)) {
                 rcall_end(c);
                 break;
             }

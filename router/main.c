@@ -18,8 +18,7 @@ static int router_start(void)
     snapshot_load();
     registry_serving();
     calls_init();
-    if (owner_get(unit_rows[UNIT_AUTHSVC].name)->up)
-        revoked_fetch(); /* a restart: it will not register again */
+    revoked_fetch(); /* authsvc may be running already; else this waits in its backlog */
     return 0;
 }
 

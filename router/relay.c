@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <stdio.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
 
 #include "common/base/b64.h"
@@ -183,7 +184,8 @@ void rcall_close_upstream(struct rcall *c)
 {
     watch_done(&c->uwatch);
     closep(&c->ufd);
-    c->ufd = -1;
+    closep(&c->cancel_fd);
+    c->ufd = c->cancel_fd = -1;
 }
 
 /* --- ends ---------------------------------------------------------------------------------------
@@ -246,16 +248,38 @@ void rcall_timeout(struct rcall *c)
                json_make("phase:s forwarded:b", phases[c->phase], (int)(c->phase == R_CALL)), NULL);
 }
 
-/* The caller hung up: the owner sees a close, and keeps its slot until it closes too. */
+static void on_owner_closed(int fd, unsigned events, void *arg)
+{
+    (void)fd;
+    (void)events;
+    rcall_end(arg);
+}
+
+/*
+ * The caller hung up: the owner sees a close, and keeps its slot until it closes too. After our
+ * shutdown the socket is at its end for poll; what still can be told apart are two edges, of the
+ * shutdown and of the owner's close. An epoll of its own takes the first one here and now, and
+ * becomes readable with the second.
+ */
 void rcall_cancel(struct rcall *c)
 {
+    struct epoll_event e = { .events = EPOLLIN | EPOLLET };
+    int ep = epoll_create1(EPOLL_CLOEXEC), n = -1;
+
     c->phase = R_CANCEL;
-    c->saw_hup = false;
     watch_done(&c->uwatch);
+    if (ep >= 0 && epoll_ctl(ep, EPOLL_CTL_ADD, c->ufd, &e) == 0)
+        n = epoll_wait(ep, &e, 1, 0);
+    if (n < 0 || (n == 1 && e.events & EPOLLHUP)) {
+        closep(&ep);
+        rcall_end(c);
+        return;
+    }
     shutdown(c->ufd, SHUT_RDWR);
-    /* Edge-triggered: our own shutdown is reported at once, the owner's close after it. */
-    watch_init(&c->uwatch, svc.loop, c->ufd, on_upstream, c);
-    watch_set(&c->uwatch, LOOP_READ | LOOP_EDGE);
+    epoll_wait(ep, &e, 1, 0);
+    c->cancel_fd = ep;
+    watch_init(&c->uwatch, svc.loop, ep, on_owner_closed, c);
+    watch_set(&c->uwatch, LOOP_READ);
     rcall_timer(c, CANCEL_MS);
 }
 
@@ -409,12 +433,6 @@ static void on_upstream(int fd, unsigned events, void *arg)
     struct rcall *c = arg;
 
     (void)fd;
-    if (c->phase == R_CANCEL) {
-        if (c->saw_hup)
-            rcall_end(c);
-        c->saw_hup = true;
-        return;
-    }
     if (events & LOOP_WRITE) {
         int n = frame_out_flush(&c->uout, c->ufd);
 

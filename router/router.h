@@ -257,7 +257,7 @@ struct rcall {
     int timeout_ms;
     uint64_t bytes_in, bytes_out;
     int64_t stall_at, deadline_now;
-    bool saw_hup;
+    int cancel_fd; /* readable when the owner of a cancelled call has closed */
     struct drain *drain;
     struct peer agent_peer; /* of a registration that the kernel hands on with its own token */
     char handle[36];

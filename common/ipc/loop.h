@@ -10,7 +10,6 @@
 struct loop;
 #define LOOP_READ  1U
 #define LOOP_WRITE 2U
-#define LOOP_EDGE  4U /* report changes only; libevent back end */
 
 typedef void (*watch_fn)(int fd, unsigned events, void *arg);
 typedef void (*loop_fn)(void *arg);

@@ -42,7 +42,7 @@ static void on_watch(evutil_socket_t fd, short what, void *arg)
 static void ev_watch_set(struct watch *w, unsigned events)
 {
     struct event *ev = (struct event *)w->store;
-    int what = EV_PERSIST;
+    short what = EV_PERSIST;
 
     if (w->impl)
         event_del(ev);
@@ -53,9 +53,7 @@ static void ev_watch_set(struct watch *w, unsigned events)
         what |= EV_READ;
     if (events & LOOP_WRITE)
         what |= EV_WRITE;
-    if (events & LOOP_EDGE)
-        what |= EV_ET;
-    event_assign(ev, self(w->loop)->eb, w->fd, (short)what, on_watch, w);
+    event_assign(ev, self(w->loop)->eb, w->fd, what, on_watch, w);
     event_priority_set(ev, w->urgent ? PRIO_URGENT : PRIO_NORMAL);
     if (event_add(ev, NULL))
         die(1, "event loop: cannot watch descriptor %d", w->fd);
