@@ -200,6 +200,7 @@ static void on_list(struct ipc_reply *r, void *arg)
     adopt_all(r->result);
     (void)db_run(DB_FULL, "INSERT OR REPLACE INTO meta(k, v) VALUES('boot_id', ?)", "s", K.boot_id);
     K.recovered = true;
+    server_pause(svc.server, false);
     svc_ready();
 }
 
@@ -218,6 +219,8 @@ static void ask_list(void *arg)
 
 void boot_start(void)
 {
+    /* what comes meanwhile waits in the backlog: without the table nobody could be told apart */
+    server_pause(svc.server, true);
     timer_init(&retry, svc.loop, ask_list, NULL);
     ask_list(NULL);
 }

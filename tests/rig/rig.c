@@ -287,6 +287,16 @@ struct rig *rig_new(const struct rig_opts *o)
     return g;
 }
 
+/* A double that the test itself started is no part of the suite. */
+static bool is_double(pid_t pid)
+{
+    char path[64];
+    cleanup(freep) char *comm = NULL;
+    size_t len = 0;
+    snprintf(path, sizeof path, "/proc/%d/comm", (int)pid);
+    return file_read(path, 4096, &comm, &len) == 0 && str_starts(comm, "test-");
+}
+
 /* pids of all processes below ancestor, ancestor not included; returns their number. */
 static int descendants(pid_t ancestor, pid_t *out, int max)
 {
@@ -302,6 +312,8 @@ static int descendants(pid_t ancestor, pid_t *out, int max)
         for (int depth = 0; p > 1 && depth < 64; depth++) {
             p = proc_parent(p);
             if (p == ancestor) {
+                if (is_double((pid_t)pid))
+                    break;
                 if (n < max)
                     out[n] = (pid_t)pid;
                 n++;
