@@ -1,6 +1,7 @@
 /* What ends a boot, with the exact exit status and the words that tell a user what to do. */
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <netinet/in.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -11,6 +12,7 @@
 #include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -376,6 +378,67 @@ static void the_lock_names_the_daemon(void **state)
     g->init_pid = first;
 }
 
+static int datagram_socket(const char *path)
+{
+    struct sockaddr_un sa = { .sun_family = AF_UNIX };
+    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+    assert_true(str_copy(sa.sun_path, sizeof(sa.sun_path), path));
+    assert_int_equal(bind(fd, (struct sockaddr *)&sa, sizeof(sa)), 0);
+    return fd;
+}
+
+static void said(int fd, const char *want)
+{
+    char text[64] = "";
+    ssize_t n = recv(fd, text, sizeof(text) - 1, MSG_DONTWAIT);
+
+    assert_true(n > 0);
+    assert_string_equal(text, want);
+}
+
+/* systemd hears of init alone, once when all is ready and once when it ends. */
+static void systemd_is_told(void **state)
+{
+    cleanup(rig_stopp) struct rig *g = fresh();
+    cleanup(freep) char *path = xasprintf("%s/sd.sock", g->run_dir);
+    cleanup(freep) char *env = xasprintf("NOTIFY_SOCKET=%s", path);
+    cleanup(closep) int fd = datagram_socket(path);
+    char more[64];
+
+    (void)state;
+    assert_int_equal(
+        rig_boot(g, &(struct rig_opts){ .env = (const char *const[]){ env, NULL } }, NULL, 0), 0);
+    said(fd, "READY=1");
+    assert_int_equal(rig_shutdown(g), 0);
+    said(fd, "STOPPING=1");
+    assert_int_equal(recv(fd, more, sizeof(more), MSG_DONTWAIT), -1);
+}
+
+static void a_socket_group_may_connect(void **state)
+{
+    cleanup(rig_stopp) struct rig *g = fresh();
+    const struct group *group = getgrnam("daemon");
+    struct stat st;
+
+    (void)state;
+    if (geteuid() != 0 || !group)
+        skip();
+    gid_t gid = group->gr_gid;
+
+    rig_write(g, "etc/kernel.yaml",
+              "apiVersion: avix/v1\nkind: KernelConfig\nspec: {ipc: {socketGroup: daemon}, models: "
+              "{default: builtin/rules-1}}\n");
+    assert_int_equal(rig_boot(g, NULL, NULL, 0), 0);
+    for (int i = 0; i < UNIT_COUNT; i++) {
+        assert_int_equal(stat(rig_sock(g, unit_rows[i].socket), &st), 0);
+        assert_int_equal(st.st_mode & 0777, 0660);
+        assert_int_equal(st.st_gid, gid);
+    }
+    assert_int_equal(stat(rig_sock(g, "init.sock"), &st), 0);
+    assert_int_equal(st.st_mode & 0777, 0600); /* never for the group */
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -396,6 +459,8 @@ int main(void)
         cmocka_unit_test(a_port_in_use_is_named),
         cmocka_unit_test(units_are_shown_with_v),
         cmocka_unit_test(the_lock_names_the_daemon),
+        cmocka_unit_test(systemd_is_told),
+        cmocka_unit_test(a_socket_group_may_connect),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
