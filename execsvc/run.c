@@ -30,6 +30,8 @@
 #include "execsvc/request.h"
 #include "execsvc/sandbox.h"
 
+#define MOUNT_CHANGED "mounts: the folder changed while it was looked at"
+
 #define WATCH_MS   50
 #define GRACE_MS   1000
 #define START_MS   10000
@@ -244,7 +246,10 @@ static void maybe_done(struct run *r)
                   r->streams[1].text.head.data ? r->streams[1].text.head.data : "");
 
     why[strcspn(why, "\n")] = '\0';
-    run_fail(r, ERR_SANDBOX, why);
+    if (strstr(why, "binding dirfd")) /* bwrap compares again after it bound the folder */
+        run_fail(r, ERR_PERM, MOUNT_CHANGED);
+    else
+        run_fail(r, ERR_SANDBOX, why);
 }
 
 /* --- while it runs --------------------------------------------------------------------------- */
@@ -511,7 +516,7 @@ static void on_export(struct ipc_reply *reply, void *arg)
     }
     to->fd = open_export(reply->result);
     if (to->fd < 0) {
-        run_fail(r, ERR_PERM, "mounts: the folder changed while it was looked at");
+        run_fail(r, ERR_PERM, MOUNT_CHANGED);
         return;
     }
     to->rw = str_eq(json_str(m, "mode", "ro"), "rw");
