@@ -96,13 +96,14 @@ void conns_deliver(const struct ev *e);
 void conn_reply(struct conn *c, const char *text, size_t len);
 void conn_local(struct conn *c, enum kind_id k, json_object *body); /* body taken */
 
-/* Replaces the subscription. kinds: bit mask; since -1: from now on. Counts what replay will send.
+/* Replaces the subscription. mask: bits of kinds; since -1: from now on. Counts what replay will
+ * send.
  */
 struct sub_result {
     uint64_t replayed;
     bool gap;
 };
-struct sub_result conn_subscribe(struct conn *c, bool star, uint32_t kinds, const int64_t *pids,
+struct sub_result conn_subscribe(struct conn *c, bool star, uint32_t mask, const int64_t *pids,
                                  size_t n_pids, int64_t since);
 /* Starts or stops delivery for an expired token. */
 void conn_mute(struct conn *c, bool muted);

@@ -149,6 +149,7 @@ int pki_load(const char *addr)
 
 void pki_vhost(struct lws_context_creation_info *info)
 {
+    info->options |= LWS_SERVER_OPTION_DO_SSL_GLOBAL_INIT; /* without it a vhost stays plain */
     info->ssl_cert_filepath = cert_path;
     info->ssl_private_key_filepath = key_path;
     info->alpn = "http/1.1"; /* lws sends no bodies of files over h2 */

@@ -591,9 +591,11 @@ int facts_check(const struct facts *f, const struct sock *s, const char **why)
         *why = "only trusted proxies may connect";
         return 403;
     }
-    if (!host_allowed(f->host, s->l->loopback && !f->forwarded, k->allowed_hosts) &&
-        !(f->forwarded && cidr_match(s->remote, k->trusted_proxies) &&
-          host_allowed(f->host, false, k->allowed_hosts))) {
+    /* Only a trusted proxy may bring other names to a loopback bind: a page can send the headers.
+     */
+    bool proxied = f->forwarded && cidr_match(s->remote, k->trusted_proxies);
+
+    if (!host_allowed(f->host, s->l->loopback && !proxied, k->allowed_hosts)) {
         metric_add("origin_rejected_total", NULL, 1);
         *why = "unknown Host";
         return 421;

@@ -12,6 +12,7 @@
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <poll.h>
+#include <signal.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -162,8 +163,8 @@ static void killed_under_load_loses_and_repeats_nothing(void **state)
 
 /* --- a publisher of our own ------------------------------------------------------------------- */
 
-/* Makes this process the execution service in the table that units go by. */
-static void become_a_unit(void)
+/* Makes this process a unit in the table that the others go by. */
+static void become(const char *unit)
 {
     char path[160];
     cleanup(freep) char *text = NULL;
@@ -178,7 +179,7 @@ static void become_a_unit(void)
     for (size_t i = 0; i < json_object_array_length(units); i++) {
         json_object *row = json_object_array_get_idx(units, i);
 
-        if (!str_eq(json_str(row, "name", ""), "execsvc"))
+        if (!str_eq(json_str(row, "name", ""), unit))
             continue;
         json_add_int(row, "pid", getpid());
         json_add_int(row, "start", (int64_t)proc_start_time(getpid()));
@@ -233,7 +234,7 @@ static void a_standing_reader_catches_up_and_disturbs_nobody(void **state)
     uint64_t last = 0;
 
     (void)state;
-    become_a_unit();
+    become("execsvc");
     memset(big, 'x', BIG);
     big[BIG] = '\0';
     subscribe(slow, -1);
@@ -280,7 +281,7 @@ static void what_the_ring_lost_closes_with_4008(void **state)
     bool closing = false;
 
     (void)state;
-    become_a_unit();
+    become("execsvc");
     memset(big, 'x', BIG);
     big[BIG] = '\0';
     subscribe(slow, -1);
@@ -336,7 +337,7 @@ static void strangers_publish_nothing(void **state)
     assert_int_equal(waitpid(pid, &status, 0), pid);
     assert_int_equal(status, 0);
     /* a unit, but not with a kind of another */
-    become_a_unit();
+    become("execsvc");
     assert_int_not_equal(
         publish(json_make("event:s body:o scope:o", "agent.exit",
                           json_make("pid:i exitCode:i reason:s", (int64_t)100, (int64_t)0, "x"),
@@ -349,6 +350,120 @@ static void strangers_publish_nothing(void **state)
     e = ws_recv(w, 5000);
     assert_string_equal(json_str(json_obj(e, "body"), "message", ""), "allowed");
     json_put(e);
+    ws_close(w);
+}
+
+/* Killed at any moment of a one-turn answer, or before its process was identified: the text comes.
+ */
+static void an_answer_outlives_the_gateway(void **state)
+{
+    struct pollfd none = { .fd = -1 };
+    char *token = NULL;
+
+    (void)state;
+    assert_int_equal(atp_login(g->port, "admin", g->api_key, &token), 0);
+    for (int round = 0; round < 6; round++) {
+        struct ws *w = ws_open(g->port, token, NULL, NULL);
+        int64_t from = head_seq(w), pid;
+        json_object *r, *e;
+        char text[24];
+        bool output = false;
+
+        r = ws_cmd(w, "proc", "spawn", json_make("agent:s goal:s", "researcher", "Say hello."));
+        pid = json_int(json_obj(r, "body"), "pid", 0);
+        assert_true(pid > 0);
+        json_put(r);
+        snprintf(text, sizeof(text), "%lld", (long long)pid);
+        if (round)
+            (void)poll(&none, 1, 6 * round); /* another moment each time */
+        rig_kill_unit(g, "gateway");
+        ws_close(w);
+        w = ws_open(g->port, token, NULL, NULL);
+        assert_non_null(w);
+        subscribe(w, from);
+        while (!output && (e = ws_event(w, "agent.output", 10000))) {
+            output = str_eq(json_str(json_obj(e, "body"), "pid", ""), text) &&
+                     json_str(json_obj(e, "body"), "text", "")[0];
+            json_put(e);
+        }
+        if (!output)
+            fail_msg("round %d: no agent.output of %s", round, text);
+        ws_close(w);
+    }
+    free(token);
+}
+
+/* init does not answer who the agent is until the turn is over: nothing is lost, nothing overtakes.
+ */
+static void frames_wait_for_identification_in_order(void **state)
+{
+    struct pollfd none = { .fd = -1 };
+    struct ws *w = ws_admin(g);
+    json_object *r, *e;
+    int64_t next = 0;
+    bool final = false, idle = false;
+    char pid[24];
+
+    (void)state;
+    subscribe(w, -1);
+    r = ws_cmd(w, "proc", "spawn", json_make("agent:s goal:s", "researcher", "Say hello."));
+    kill(g->init_pid, SIGSTOP);
+    snprintf(pid, sizeof(pid), "%lld", (long long)json_int(json_obj(r, "body"), "pid", 0));
+    json_put(r);
+    (void)poll(&none, 1, 300);
+    kill(g->init_pid, SIGCONT);
+    while (!idle && (e = ws_recv(w, 10000))) {
+        json_object *b = json_obj(e, "body");
+
+        if (str_eq(json_str(b, "pid", ""), pid)) {
+            if (str_eq(json_str(e, "event", ""), "agent.output.chunk")) {
+                int64_t seq = json_int(b, "seq", -1), at = json_int(b, "seq_from", seq);
+
+                assert_false(final);
+                assert_true(at == next || at == 0);
+                next = seq + 1;
+                final = json_flag(b, "is_final", false);
+            }
+            idle = str_eq(json_str(e, "event", ""), "agent.status") && json_flag(b, "idle", false);
+        }
+        json_put(e);
+    }
+    assert_true(idle);
+    assert_true(final);
+    ws_close(w);
+}
+
+/* The kernel sends an event again until it hears of it: it is in the ring once. */
+static void an_acknowledged_event_is_kept_once(void **state)
+{
+    struct ws *w = ws_admin(g);
+    int64_t seq[3];
+
+    (void)state;
+    subscribe(w, -1);
+    (void)head_seq(w);
+    become("kernel");
+    for (int i = 0; i < 3; i++) {
+        json_object *p = json_make(
+            "event:s id:s body:o scope:o", "agent.status", i < 2 ? "ev-1" : "ev-2",
+            json_make("pid:i status:s", (int64_t)777, "running"), json_make("user:s", "admin"));
+        struct ipc_req q = { .sock = rig_sock(g, "gateway.sock"),
+                             .method = "event.publish",
+                             .params = p };
+        struct ipc_reply r;
+
+        if (i == 1)
+            rig_kill_unit(g, "gateway"); /* the ring remembers over a crash */
+        if (i == 1)
+            become("kernel");
+        assert_int_equal(ipc_call(&q, &r), 0);
+        seq[i] = json_int(r.result, "seq", -1);
+        ipc_reply_done(&r);
+        json_put(p);
+    }
+    assert_true(seq[0] > 0);
+    assert_int_equal(seq[0], seq[1]);
+    assert_true(seq[2] > seq[1]);
     ws_close(w);
 }
 
@@ -585,12 +700,18 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(killed_under_load_loses_and_repeats_nothing),
+        cmocka_unit_test(an_answer_outlives_the_gateway),
+        cmocka_unit_test(frames_wait_for_identification_in_order),
         cmocka_unit_test(strangers_publish_nothing),
         cmocka_unit_test(a_standing_reader_catches_up_and_disturbs_nobody),
         cmocka_unit_test(what_the_ring_lost_closes_with_4008),
         cmocka_unit_test(nothing_secret_in_the_logs),
         cmocka_unit_test(it_sleeps_when_nobody_is_there),
         cmocka_unit_test(wrong_and_unknown_read_the_same_then_lock),
+    };
+    /* takes the kernel's name away from it */
+    const struct CMUnitTest last[] = {
+        cmocka_unit_test(an_acknowledged_event_is_kept_once),
     };
     /* each with a daemon of its own */
     const struct CMUnitTest alone[] = {
@@ -600,5 +721,6 @@ int main(void)
     };
 
     return cmocka_run_group_tests(tests, setup, teardown) +
+           cmocka_run_group_tests(last, setup, teardown) +
            cmocka_run_group_tests(alone, NULL, NULL);
 }

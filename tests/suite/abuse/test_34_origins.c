@@ -126,6 +126,24 @@ static void rebinding_hosts(void **state)
     free(token);
 }
 
+/* A page that was rebound is of its own origin, so it may add headers. */
+static void rebinding_with_forwarding_headers(void **state)
+{
+    char evil[64], *h;
+
+    (void)state;
+    snprintf(evil, sizeof(evil), "evil.example:%d", g->port);
+    assert_int_equal(raw("GET", "/", evil, "X-Forwarded-For: 10.0.0.1\r\n", ""), 421);
+    assert_int_equal(raw("GET", "/", evil, "X-Forwarded-Proto: https\r\n", ""), 421);
+    h = xasprintf("X-Forwarded-Host: localhost:%d\r\n", g->port);
+    assert_int_equal(raw("GET", "/", evil, h, ""), 421);
+    free(h);
+    h = xasprintf("X-Forwarded-Host: evil.example\r\nOrigin: http://evil.example\r\n");
+    snprintf(evil, sizeof(evil), "localhost:%d", g->port);
+    assert_int_equal(raw("GET", "/", evil, h, ""), 403);
+    free(h);
+}
+
 /* What a form or a "simple" cross-site request can send. */
 static void simple_requests(void **state)
 {
@@ -195,8 +213,11 @@ static void no_cors_anywhere(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(foreign_origins),  cmocka_unit_test(rebinding_hosts),
-        cmocka_unit_test(simple_requests),  cmocka_unit_test(cross_site_cookies),
+        cmocka_unit_test(foreign_origins),
+        cmocka_unit_test(rebinding_hosts),
+        cmocka_unit_test(rebinding_with_forwarding_headers),
+        cmocka_unit_test(simple_requests),
+        cmocka_unit_test(cross_site_cookies),
         cmocka_unit_test(no_cors_anywhere),
     };
 
