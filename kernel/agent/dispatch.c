@@ -222,17 +222,22 @@ static void send_together(struct toolcall *t, size_t n)
 /* --- step 7: recording --------------------------------------------------------------------------
  */
 
-/* What the model reads of a result: the text of a file as it is, anything else as JSON. */
+/* What the model reads of a result: the text of a file as it is (with a word if it goes on),
+ * anything else as JSON. */
 static char *result_text(json_object *result)
 {
     const char *text = json_str(result, "content", NULL);
 
     if (json_object_is_type(result, json_type_string))
         return xstrdup(json_object_get_string(result));
-    if (text && str_eq(json_str(result, "encoding", ""), "utf-8") &&
-        !json_flag(result, "truncated", false))
+    if (!text || !str_eq(json_str(result, "encoding", ""), "utf-8"))
+        return xstrdup(json_text(result));
+    if (json_flag(result, "eof", true))
         return xstrdup(text);
-    return xstrdup(json_text(result));
+    return xasprintf("%s\n[Part of the file: %lld bytes from offset %lld of %lld.]", text,
+                     (long long)json_int(result, "length", (int64_t)strlen(text)),
+                     (long long)json_int(result, "offset", 0),
+                     (long long)json_int(result, "size", 0));
 }
 
 static json_object *error_of(const struct toolcall *t)

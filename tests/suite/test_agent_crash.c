@@ -142,6 +142,47 @@ static void full_disk_once(void **state)
     arun_free(a);
 }
 
+struct grown {
+    struct rig *g;
+    int than;
+};
+static bool grown(void *arg)
+{
+    struct grown *x = arg;
+
+    return rig_count_processes(x->g) > x->than;
+}
+
+/* A call that may have run is not made again: the model is told, and decides. */
+static void outcome_unknown(void **state)
+{
+    struct arun *a =
+        arun_new("anthropic",
+                 "{'steps':[{'wait':'go','text':'I run it.','tools':[{'name':'exec/shell',"
+                 "'input':{'code':'sleep 20'}}]}],'default':{'text':'It may have run.'}}",
+                 NULL);
+
+    (void)state;
+    arun_spawn(a, "executor", "x", true);
+    assert_true(prov_wait(a->p, 1));
+    struct grown x = { a->g, rig_count_processes(a->g) };
+    prov_release(a->p, "go");
+    arun_wait(a, "agent.tool_call", 1);
+    if (!rig_until(grown, &x)) {
+        arun_wait_exit(a, 60); /* no sandbox here: it was refused */
+        arun_free(a);
+        skip();
+    }
+    rig_kill_unit(a->g, "execsvc");
+    arun_wait_exit(a, 60);
+    assert_string_equal(a->exit_reason, "completed");
+    assert_string_equal(arun_output(a), "It may have run.");
+    cleanup(json_putp) json_object *lines = arun_lines(a);
+    assert_non_null(strstr(json_str(arun_line(lines, "tool", 0), "content", ""),
+                           "outcome unknown: exec/shell may have run"));
+    arun_free(a);
+}
+
 static bool answer_sent(void *arg)
 {
     cleanup(json_putp) json_object *log = prov_log(arg);
@@ -185,6 +226,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(identification_takes_its_time),
         cmocka_unit_test(full_disk_once),
+        cmocka_unit_test(outcome_unknown),
         cmocka_unit_test(one_after_the_other),
         cmocka_unit_test(model_service_dies),
         cmocka_unit_test(agent_dies_in_a_stream),
