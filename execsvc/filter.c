@@ -98,7 +98,7 @@ static int refuse_terminal_tricks(scmp_filter_ctx f)
 static int refuse_families(scmp_filter_ctx f)
 {
     const uint32_t action = SCMP_ACT_ERRNO(EPERM);
-    int r = seccomp_rule_add(f, action, SCMP_SYS(socket), 1, SCMP_A0(SCMP_CMP_GT, AF_INET6));
+    int r = seccomp_rule_add(f, action, SCMP_SYS(socket), 1, SCMP_A0(SCMP_CMP_GT, AF_INET6, 0));
 
     for (uint64_t family = 0; !r && family < AF_INET6; family++)
         if (family != AF_UNIX && family != AF_INET)

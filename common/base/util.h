@@ -9,7 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define cleanup(fn)       __attribute__((cleanup(fn)))
+/* unused: a guard that is held for its end alone is a use */
+#define cleanup(fn)       __attribute__((cleanup(fn), unused))
 #define printf_like(f, a) __attribute__((format(printf, f, a)))
 /* Value of an owning local, which forgets it: return TAKE(p). */
 #define TAKE(p)                    \

@@ -297,7 +297,8 @@ void call_reply(struct call *call, json_object *result)
     answer(c);
 }
 
-static void fail_with(struct call *call, int err, json_object *data, const char *fmt, va_list ap)
+static void __attribute__((format(printf, 4, 0)))
+fail_with(struct call *call, int err, json_object *data, const char *fmt, va_list ap)
 {
     struct conn *c = conn_of(call);
     char text[256] = "";

@@ -32,7 +32,7 @@ static int teardown(void **state)
 
 static struct inj take_over(void)
 {
-    struct inj j;
+    struct inj j = { 0 };
     pid_t pid = arun_host_pid(a);
 
     assert_true(pid > 0);
