@@ -22,6 +22,7 @@ struct clause {
     size_t n_quotes;
     char *glob; /* a word with * or ?, or NULL */
     char *code, *language;
+    char *json;    /* what stands in braces, or NULL */
     char *expr;    /* arithmetic, or NULL */
     int64_t count; /* "in 3 bullets"; 0: not said */
 };

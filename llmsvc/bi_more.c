@@ -295,10 +295,8 @@ void bi_use(struct bi *b, const struct clause *c, struct buf *out)
         p += strspn(p, " ");
         snprintf(tool, sizeof tool, "%.*s", (int)strcspn(p, " ,"), p);
     }
-    const char *end = strrchr(json, '}');
-    if (!end || json_parse(json, (size_t)(end - json) + 1, &in) ||
-        !json_object_is_type(in, json_type_object)) {
-        buf_printf(out, "What follows \"with\" is not a JSON object: %.200s\n", json);
+    if (json_parse(c->json, strlen(c->json), &in) || !json_object_is_type(in, json_type_object)) {
+        buf_printf(out, "What follows \"with\" is not a JSON object: %.200s\n", c->json);
         return;
     }
     if (!bi_has(b, tool)) {

@@ -6,6 +6,11 @@
 
 #include "llmsvc/bi.h"
 
+/* Placeholders for what was taken out of the goal before it is split. */
+#define MARK_QUOTE '\x01'
+#define MARK_CODE  '\x02'
+#define MARK_JSON  '\x03'
+
 static const char *const verbs[] = {
     "summarise", "summarize", "read",    "show",     "print",   "write",   "save",     "append",
     "create",    "list",      "find",    "locate",   "search",  "grep",    "count",    "calculate",
@@ -43,7 +48,8 @@ static size_t separator(const char *p, const char *start)
     static const char *const conj[] = { " and then ", ", then ", " then ", " and also " };
 
     if (*p == '\n' || *p == ';')
-        return 1;
+        return p[1 + strspn(p + 1, " \n")] == MARK_CODE ? 0
+                                                        : 1; /* code belongs to what is before it */
     for (size_t i = 0; i < N_ELEMS(conj); i++)
         if (!strncasecmp(p, conj[i], strlen(conj[i])))
             return strlen(conj[i]);
@@ -106,6 +112,7 @@ static bool token(struct clause *c, const char *s, size_t n, const char *user)
         c->glob = xstrndup(s, n);
         return true;
     }
+    pathy |= n > 1 && s[n - 1] == '/' && isalnum((unsigned char)*s); /* "docs/" */
     if (pathy || (text_extension(s, n) && !memchr(s, '(', n))) {
         add_path(c, s, n, user);
         return true;
@@ -189,15 +196,30 @@ static void count_of(struct clause *c)
     }
 }
 
-/* Placeholders for what was taken out of the goal before it is split. */
-#define MARK_QUOTE '\x01'
-#define MARK_CODE  '\x02'
-
 struct taken {
     char *quotes[64];
     size_t n_quotes;
-    char *code, *language;
+    char *code, *language, *json;
 };
+
+/* Length of the braces at p with what is in them, 0 if they do not close. */
+static size_t braces(const char *p)
+{
+    int depth = 0;
+    bool text = false;
+
+    for (const char *q = p; *q; q++) {
+        if (text && *q == '\\' && q[1])
+            q++;
+        else if (*q == '"')
+            text = !text;
+        else if (!text && *q == '{')
+            depth++;
+        else if (!text && *q == '}' && --depth == 0)
+            return (size_t)(q - p) + 1;
+    }
+    return 0;
+}
 
 static void take_code(const char **p, struct taken *t, struct buf *out)
 {
@@ -256,6 +278,10 @@ static char *take_out(const char *goal, struct taken *t)
 
         if (!strncmp(p, "```", 3)) {
             take_code(&p, t, &out);
+        } else if (*p == '{' && !t->json && (n = braces(p))) {
+            t->json = xstrndup(p, n);
+            buf_addc(&out, MARK_JSON);
+            p += n;
         } else if (t->n_quotes < 64 && (n = quoted(p, goal, &inner, &len))) {
             buf_addc(&out, ' ');
             buf_addc(&out, MARK_QUOTE);
@@ -264,7 +290,8 @@ static char *take_out(const char *goal, struct taken *t)
             t->quotes[t->n_quotes++] = xstrndup(inner, len);
             p += n;
         } else {
-            buf_addc(&out, *p == '\r' ? ' ' : *p);
+            /* no control character but ours may stand in the text */
+            buf_addc(&out, (unsigned char)*p < 0x20 && *p != '\n' && *p != '\t' ? ' ' : *p);
             p++;
         }
     }
@@ -291,12 +318,31 @@ static char *give_back(struct clause *c, const char *piece, struct taken *t, con
                 c->code = xstrdup(t->code);
                 c->language = xstrdup(t->language);
             }
+        } else if (*p == MARK_JSON) {
+            if (t->json && !c->json)
+                c->json = xstrdup(t->json);
+            buf_adds(&out, t->json ? t->json : "");
         } else {
             buf_addc(&out, *p);
         }
     }
     buf_add(&out, "", 0);
     return buf_take(&out);
+}
+
+static void clause_free(struct clause *c)
+{
+    for (size_t k = 0; k < c->n_paths; k++)
+        free(c->paths[k]);
+    for (size_t k = 0; k < c->n_quotes; k++)
+        free(c->quotes[k]);
+    free(c->text);
+    free(c->words);
+    free(c->glob);
+    free(c->code);
+    free(c->language);
+    free(c->json);
+    free(c->expr);
 }
 
 static void add_clause(struct plan *p, const char *s, size_t n, struct taken *t, const char *user)
@@ -327,10 +373,8 @@ static void add_clause(struct plan *p, const char *s, size_t n, struct taken *t,
     count_of(c);
     if (c->words[strspn(c->words, " ")] || c->n_paths || c->n_quotes || c->code || c->expr)
         p->n++;
-    else {
-        free(c->text);
-        free(c->words);
-    }
+    else
+        clause_free(c);
 }
 
 void plan_parse(const char *goal, const char *user, struct plan *p)
@@ -356,24 +400,13 @@ void plan_parse(const char *goal, const char *user, struct plan *p)
         free(t.quotes[i]);
     free(t.code);
     free(t.language);
+    free(t.json);
 }
 
 void plan_done(struct plan *p)
 {
-    for (size_t i = 0; i < p->n; i++) {
-        struct clause *c = &p->c[i];
-
-        for (size_t k = 0; k < c->n_paths; k++)
-            free(c->paths[k]);
-        for (size_t k = 0; k < c->n_quotes; k++)
-            free(c->quotes[k]);
-        free(c->text);
-        free(c->words);
-        free(c->glob);
-        free(c->code);
-        free(c->language);
-        free(c->expr);
-    }
+    for (size_t i = 0; i < p->n; i++)
+        clause_free(&p->c[i]);
     p->n = 0;
 }
 

@@ -651,10 +651,16 @@ enum row {
 
 static bool greeting(const struct clause *c)
 {
+    static const char *const hello[] = { " hello ", " hi ", " hey ", " good morning ",
+                                         " good evening " };
+
+    if (c->n_paths || c->n_quotes)
+        return false;
+    for (size_t i = 0; i < N_ELEMS(hello); i++)
+        if (str_starts(c->words, hello[i]) && strlen(c->words) < 40)
+            return true;
     return has_any(c, WORDS("what can you do", "list tools", "list your tools", "help",
-                            "who are you", "which tools")) ||
-           ((has_any(c, WORDS("hello", "hi", "hey", "good morning", "good evening"))) &&
-            strlen(c->words) < 40);
+                            "who are you", "which tools"));
 }
 
 static enum row row_of(const struct clause *c)
@@ -689,7 +695,7 @@ static enum row row_of(const struct clause *c)
         return ROW_REMEMBER;
     if (has_any(c, WORDS("spawn", "delegate to", "ask agent", "ask the agent")))
         return ROW_DELEGATE;
-    if (has_word(c, "use") && strchr(c->text, '{') && strchr(c->text, '/'))
+    if (has_word(c, "use") && c->json && strchr(c->text, '/'))
         return ROW_CALL;
     if (summary)
         return ROW_SUMMARY;

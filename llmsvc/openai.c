@@ -391,10 +391,11 @@ static int delta(struct decoder *d, struct json_slice s)
 /* The one element of an array's text; false if it is not an array of one object. */
 static bool single(struct json_slice s, struct json_slice *ret)
 {
-    const char *p = s.at, *e = s.at + s.len;
+    const char *p = s.at, *e = NULL;
 
     if (s.len < 2 || *p != '[')
         return false;
+    e = p + s.len;
     for (p++, e--; p < e && (*p == ' ' || *p == '\n' || *p == '\t' || *p == '\r');)
         p++;
     while (e > p && (e[-1] == ' ' || e[-1] == '\n' || e[-1] == '\t' || e[-1] == '\r'))

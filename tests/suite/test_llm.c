@@ -710,6 +710,44 @@ static void reload_swaps_or_refuses(void **state)
     ipc_reply_done(&r);
 }
 
+static const char taped[] =
+    "apiVersion: avix/v1\nkind: LlmConfig\nspec:\n  defaultProviders: {text: tape}\n  providers:\n"
+    "    - {name: double, kind: openai, baseUrl: \"http://127.0.0.1:@\", auth: {type: none}, modalities: [text], models: [{id: m1, capabilities: [tool_use]}],"
+    " retryPolicy: {maxAttempts: 1}}\n"
+    "    - {name: tape, kind: replay, mode: auto, wraps: double, cassette: t.jsonl, models: [{id: m1}]}\n    - {name: builtin}\n";
+
+/* What was recorded comes back byte for byte, errors too, also after a restart. */
+static void cassettes(void **state)
+{
+    static const char script[] =
+        "{\"steps\":[{\"text\":\"taped words\",\"tools\":[{\"id\":\"c1\",\"name\":\"fs/read\",\"input\":{\"p\":1}}]},"
+        "{\"status\":404,\"error\":{\"message\":\"no such model\"}}]}";
+    static const char other[] = "{\"messages\":[{\"role\":\"user\",\"content\":\"other\"}]}";
+    cleanup(world_end) struct world w = world_new(script, "openai", taped, NULL);
+    cleanup(freep) char *first = NULL;
+    struct ipc_reply r;
+    struct stream s;
+
+    (void)state;
+    for (int i = 0; i < 3; i++) {
+        stream_run(w.g, w.token, hello, &s);
+        assert_int_equal(s.reply.err, 0);
+        assert_string_equal(s.text.data, "taped words");
+        assert_true(s.done);
+        assert_string_equal(json_str(s.reply.result, "provider", ""), "double");
+        if (first)
+            assert_string_equal(first, json_text(s.reply.result));
+        else
+            first = xstrdup(json_text(s.reply.result));
+        stream_done(&s);
+        fails(&w, other, -32012, &r);
+        ipc_reply_done(&r);
+        if (i == 1)
+            rig_kill_unit(w.g, "llmsvc");
+    }
+    assert_int_equal(prov_requests(w.p), 2);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -730,6 +768,7 @@ int main(void)
         cmocka_unit_test(status_and_usage),
         cmocka_unit_test(rules_answer),
         cmocka_unit_test(reload_swaps_or_refuses),
+        cmocka_unit_test(cassettes),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
