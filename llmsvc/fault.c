@@ -9,6 +9,8 @@
 #include <stdarg.h>
 #include <strings.h>
 
+#include "common/base/rnd.h"
+
 #define SECRETS_MAX 64
 
 static const char *secrets[SECRETS_MAX];
@@ -45,7 +47,8 @@ static bool key_like(const char *s, size_t n)
     for (size_t i = 0; i < N_ELEMS(prefixes); i++)
         if (n >= 12 && !strncmp(s, prefixes[i], strlen(prefixes[i])))
             return true;
-    if (n < 24)
+    if (n < 24 ||
+        (n == UUID_LEN - 1 && s[8] == '-' && s[13] == '-' && s[18] == '-' && s[23] == '-'))
         return false;
     for (size_t i = 0; i < n; i++) {
         upper |= isupper((unsigned char)s[i]) != 0;

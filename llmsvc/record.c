@@ -70,7 +70,9 @@ void tape_rec_end(struct lcall *l, json_object *result, const struct fault *f)
                  json_make("code:i errno:s message:s data:o", (int64_t)err_code(f->err),
                            err_name(f->err), f->message,
                            fault_data(f, l->conf->name, l->attempts)));
-    scrub(line, l->gen->conf->provs[l->tape_prov].replay.redact);
+    static const char *const parts[] = { "request", "chunks", "result", "error" };
+    for (size_t i = 0; i < N_ELEMS(parts); i++)
+        scrub(json_get(line, parts[i]), l->gen->conf->provs[l->tape_prov].replay.redact);
     int e = tape_append(r->tape, r->key, line);
     if (e)
         log_error("cassette: %s", strerror(-e));

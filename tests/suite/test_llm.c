@@ -156,6 +156,8 @@ static void stream_run(struct rig *g, const char *token, const char *params, str
     stream_start(g, token, params, s);
     loop_run(s->loop);
     assert_true(s->over);
+    if (s->reply.err)
+        print_message("error %d: %s\n", s->reply.error.code, s->reply.error.message);
 }
 
 static const char hello[] = "{\"messages\":[{\"role\":\"user\",\"content\":\"hello\"}]}";
@@ -770,6 +772,7 @@ int main(void)
         cmocka_unit_test(reload_swaps_or_refuses),
         cmocka_unit_test(cassettes),
     };
+    cmocka_set_test_filter(getenv("AVIX_TEST_FILTER"));
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
