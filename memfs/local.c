@@ -196,7 +196,7 @@ int local_stat(const struct loc *l, struct stat *st, struct fault *f)
         return f->err;
     cleanup(closep) int fd = open_checked(root, rel, O_PATH, l->path, st, f);
 
-    return f->err;
+    return fd < 0 ? f->err : 0;
 }
 
 size_t local_head(const struct loc *l, char *head, size_t size)
@@ -333,7 +333,7 @@ int local_write(const struct loc *l, const struct write_req *q, struct write_res
 
     if (dir < 0)
         return fault_io(f, dir, l->path);
-    cleanup(path_unlock) struct path_lock lock = path_lock(l->path);
+    HOLD_PATHS(l->path, l->path);
     int there = look(dir, base, l->path, &old, f);
 
     if (there < 0 || match_etag(q->if_match, there, &old, l->path, f))
@@ -420,7 +420,7 @@ int local_edit(const struct loc *l, const struct edit_req *q, int64_t *replaced,
 
     if (dir < 0)
         return fault_io(f, dir, l->path);
-    cleanup(path_unlock) struct path_lock lock = path_lock(l->path);
+    HOLD_PATHS(l->path, l->path);
     int there = look(dir, base, l->path, st, f);
 
     if (!there)

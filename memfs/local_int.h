@@ -8,9 +8,12 @@
 struct path_lock {
     unsigned a, b; /* stripes; equal: one */
 };
-struct path_lock path_lock(const char *path);
 struct path_lock path_lock2(const char *a, const char *b);
 void path_unlock(struct path_lock *l);
+
+/* Holds the lock of a path (or of two) to the end of the block. */
+#define HOLD_PATHS(a, b) \
+    cleanup(path_unlock) __attribute__((unused)) struct path_lock held = path_lock2(a, b)
 
 /* A fresh hidden name. Returns out. */
 char *tmp_name(char out[TMP_NAME]);

@@ -41,11 +41,6 @@ struct path_lock path_lock2(const char *a, const char *b)
     return l;
 }
 
-struct path_lock path_lock(const char *path)
-{
-    return path_lock2(path, path);
-}
-
 void path_unlock(struct path_lock *l)
 {
     if (l->b != l->a)
@@ -152,7 +147,7 @@ int local_delete(const struct loc *l, bool recursive, const char *if_match, int6
 
     if (dir < 0)
         return fault_io(f, dir, l->path);
-    cleanup(path_unlock) struct path_lock lock = path_lock(l->path);
+    HOLD_PATHS(l->path, l->path);
 
     if (fstatat(dir, base, &st, AT_SYMLINK_NOFOLLOW))
         return fault_io(f, -errno, l->path);
@@ -356,7 +351,7 @@ int local_copy(const struct loc *from, const struct loc *to, bool overwrite, boo
 {
     struct stat st;
     struct copying c = { .overwrite = overwrite, .may = may, .arg = arg, .res = res, .f = f };
-    cleanup(path_unlock) struct path_lock lock = path_lock2(from->path, to->path);
+    HOLD_PATHS(from->path, to->path);
 
     *res = (struct copy_res){ .files = 0 };
     return copy_checked(from, to, recursive, &c, &st);
@@ -434,7 +429,7 @@ static int move_across(const struct loc *from, const struct loc *to, bool overwr
 int local_move(const struct loc *from, const struct loc *to, bool overwrite, struct stat *st,
                struct fault *f)
 {
-    cleanup(path_unlock) struct path_lock lock = path_lock2(from->path, to->path);
+    HOLD_PATHS(from->path, to->path);
 
     if (ns_same_root(from, to)) {
         int r = move_within(from, to, overwrite, st, f);
