@@ -124,20 +124,11 @@ static bool boundary(void)
 {
     const char *was = report.state;
 
-    if (sig.restarted) {
-        sig.restarted = false;
-        report_full();
-    }
     while (sig.pause && !sig.stop) {
         events_sync();
         report_state("paused", NULL);
-        while (sig.pause && !sig.stop) {
-            if (sig.restarted) {
-                sig.restarted = false;
-                report_full();
-            }
+        while (sig.pause && !sig.stop)
             loop_step(self.loop, true);
-        }
         if (!sig.stop)
             report_state(str_eq(was, "paused") ? "running" : was,
                          str_eq(was, "waiting") ? "signal" : NULL);

@@ -116,6 +116,7 @@ int life_begin(void)
     for (;;) {
         sig.restarted = false;
         int r = begin_once(BRK_STOP | BRK_RESTARTED);
+        sig.live = !r;
         if (r >= 0)
             return r;
         if (-r & BRK_STOP)

@@ -7,6 +7,7 @@
 
 #include "common/base/b64.h"
 #include "common/base/log.h"
+#include "kernel/agent/report.h"
 #include "kernel/agent/token.h"
 
 struct signals sig;
@@ -84,8 +85,11 @@ static void on_resume(json_object *p)
     sig.pause = false;
 }
 
+/* To be put to sleep does not hold for an agent that has something to do again. */
 static void on_stop(json_object *p)
 {
+    if (str_eq(json_str(p, "reason", ""), "hibernate") && signals_pending())
+        return;
     stop(json_str(p, "reason", "stopped"));
 }
 
@@ -175,7 +179,10 @@ static void on_usr1(json_object *p)
             sig.tools_stale = true;
         }
     } else if (str_eq(event, "kernel_restarted")) {
-        sig.restarted = true;
+        if (sig.live)
+            report_full();
+        else
+            sig.restarted = true; /* begins again at agent.ready */
     }
 }
 

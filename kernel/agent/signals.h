@@ -9,8 +9,10 @@
 #define MESSAGES_MAX 256
 
 struct signals {
-    bool stop, pause, restarted;
-    bool late; /* half of agents.stopGraceSec has passed since stop */
+    bool stop, pause;
+    bool live;      /* the first SIGSTART came */
+    bool restarted; /* the kernel was started again before that */
+    bool late;      /* half of agents.stopGraceSec has passed since stop */
     char stop_reason[64];
     json_object *starts;   /* array of {goalId, goal} not yet begun */
     json_object *messages; /* array of {text, from, agent?} not yet in the context */

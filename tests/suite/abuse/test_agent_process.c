@@ -212,6 +212,11 @@ static void conversation_stays(void **state)
     inj_detach(&j);
 }
 
+static bool no_process(void *arg)
+{
+    return arun_host_pid(arg) == 0;
+}
+
 /* All other calls are tried by tests/unit/kernel/agent/test_seal.c; here, that the agent's process
  * wears that filter, and that the agent comes back after it was killed by it. */
 static void forbidden_call_kills(void **state)
@@ -221,6 +226,7 @@ static void forbidden_call_kills(void **state)
 
     (void)state;
     assert_int_equal(r, INJ_DEAD - SIGSYS);
+    assert_true(rig_until(no_process, a)); /* an idle one sleeps until it is spoken to */
     arun_signal(a, "SIGPIPE", json_make("text:s", "are you there?"));
     arun_wait_idle(a);
     assert_string_equal(arun_output(a), "Idle now.");
