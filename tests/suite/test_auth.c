@@ -12,6 +12,7 @@
 // clang-format on
 #include <argon2.h>
 #include <errno.h>
+#include <openssl/evp.h>
 #include <signal.h>
 
 #include "common/base/b64.h"
@@ -21,6 +22,7 @@
 #include "common/base/rnd.h"
 #include "common/ipc/client.h"
 #include "common/ipc/peer.h"
+#include "common/svc/token.h"
 #include "tests/rig/rig.h"
 #include "tests/rig/ws.h"
 
@@ -31,6 +33,8 @@
 static struct rig *g;
 static char *gateway, *kernel, *memfs; /* service tokens of this process */
 static struct ipc_reply r = { .fd = -1 };
+
+static void add_provider(struct rig *x);
 
 /* More identities, behind the admin that config init made. */
 static void add_identities(struct rig *x)
@@ -64,6 +68,51 @@ static void add_identities(struct rig *x)
     rig_write(x, "etc/crews.yaml",
               "apiVersion: avix/v1\nkind: Crews\nspec:\n  crews:\n"
               "    - {name: lab, cid: 1001, members: [\"user:pat0\"], deniedTools: [fs/delete]}\n");
+    add_provider(x);
+}
+
+/* A secret of llmsvc as the services page says it is written, and a provider that needs it. */
+static void add_secret(struct rig *x, const char *owner, const char *name, const char *file)
+{
+    uint8_t master[32], key[32], sum[32], kid[35] = { 'k', 'i', 'd' }, nonce[12], out[64];
+    char hex[65], n64[32], c64[128], aad[128], line[256];
+    static const char value[] = "sk-of-the-provider";
+    EVP_CIPHER_CTX *e = EVP_CIPHER_CTX_new();
+    int n;
+
+    assert_true(hex_decode(RIG_MASTER_KEY, 64, master));
+    key_derive(master, 32, "secret", key);
+    memcpy(kid + 3, key, 32);
+    sha256(kid, sizeof(kid), sum);
+    hex_encode(sum, 4, hex);
+    rnd_bytes(nonce, sizeof(nonce));
+    snprintf(aad, sizeof(aad), "avix-secret-v1|%s|%s|%s", owner, name, hex);
+    assert_true(EVP_EncryptInit_ex(e, EVP_aes_256_gcm(), NULL, key, nonce) &&
+                EVP_EncryptUpdate(e, NULL, &n, (uint8_t *)aad, (int)strlen(aad)) &&
+                EVP_EncryptUpdate(e, out, &n, (const uint8_t *)value, sizeof(value) - 1) &&
+                EVP_EncryptFinal_ex(e, out + n, &n) &&
+                EVP_CIPHER_CTX_ctrl(e, EVP_CTRL_GCM_GET_TAG, 16, out + sizeof(value) - 1));
+    EVP_CIPHER_CTX_free(e);
+    b64url_encode(nonce, sizeof(nonce), n64);
+    b64url_encode(out, sizeof(value) - 1 + 16, c64);
+    snprintf(line, sizeof(line), "v1.%s.%s.%s\n", hex, n64, c64);
+    rig_write(x, file, line);
+}
+
+static void add_provider(struct rig *x)
+{
+    add_secret(x, "service:llm", "RIG_KEY", "secrets/service/llm/RIG_KEY.enc");
+    add_secret(x, "service:llm", "RIG_KEY", "secrets/service/llm/OTHER.enc"); /* copied */
+    rig_write(x, "etc/llm.yaml",
+              "apiVersion: avix/v1\nkind: LlmConfig\nspec:\n"
+              "  defaultProviders: {text: builtin, embedding: builtin}\n"
+              "  providers:\n"
+              "    - name: one\n      kind: openai\n      baseUrl: http://127.0.0.1:9/v1\n"
+              "      modalities: [text]\n      auth: {type: api_key, secretName: RIG_KEY}\n"
+              "    - name: two\n      kind: openai\n      baseUrl: http://127.0.0.1:9/v1\n"
+              "      modalities: [text]\n      auth: {type: api_key, secretName: OTHER}\n"
+              "    - name: builtin\n      kind: builtin\n      modalities: [text, embedding]\n"
+              "      auth: {type: none}\n");
 }
 
 static char *svc_token(const char *unit)
@@ -532,6 +581,61 @@ static void secrets_are_for_main_processes(void **state)
     assert_int_equal(ipc_call(&q, &r), ERR_PERM);
 }
 
+static void a_unit_gets_its_own_secrets(void **state)
+{
+    cleanup(freep) char *log = rig_read(g, "logs/secrets-audit.log");
+    cleanup(freep) char *of_auth = rig_read(g, "logs/authsvc.log");
+    cleanup(freep) char *of_llm = rig_read(g, "logs/llmsvc.log");
+
+    (void)state;
+    assert_non_null(log);
+    assert_non_null(strstr(log, " llmsvc service:llm RIG_KEY export ok\n"));
+    assert_non_null(strstr(log, " llmsvc service:llm OTHER export failed\n"));
+    assert_null(strstr(log, "sk-of-the"));
+    assert_null(strstr(of_auth, "sk-of-the"));
+    assert_null(strstr(of_llm, "sk-of-the"));
+    assert_non_null(strstr(of_auth, "'OTHER' of service:llm could not be opened"));
+}
+
+static void operators_are_told(void **state)
+{
+    cleanup(ws_closep) struct ws *w = ws_admin(g);
+    cleanup(freep) char *reply = NULL;
+    char body[128];
+
+    (void)state;
+    assert_non_null(w);
+    json_object *kinds = json_new_arr();
+    json_push_str(kinds, "sys.alert");
+    ws_send(w, json_make("type:s id:s events:o", "subscribe", "s1", kinds));
+    for (bool in = false; !in;) {
+        cleanup(json_putp) json_object *f = ws_recv(w, 10000);
+
+        assert_non_null(f);
+        in = str_eq(json_str(f, "id", ""), "s1");
+    }
+    for (int i = 0; i < 5; i++)
+        assert_int_equal(login_from("pat1", "wrong", "10.6.0.1"), ERR_DENIED);
+    for (bool told = false; !told;) { /* others may raise one too */
+        cleanup(json_putp) json_object *e = ws_event(w, "sys.alert", 10000);
+
+        assert_non_null(e);
+        told = strstr(json_str(json_obj(e, "body"), "message", ""), "'pat1' from 10.6.0.1") != NULL;
+        assert_string_equal(json_str(json_obj(e, "body"), "level", "warn"), "warn");
+    }
+    /* over HTTP the lock is a 429 with the time to wait */
+    snprintf(body, sizeof(body), "{\"identity\":\"ghost\",\"credential\":\"x\"}");
+    int status = 0;
+    for (int i = 0; i < 6 && status != 429; i++) {
+        free(TAKE(reply));
+        status = http_request(g->port, "POST", "/atp/auth/login",
+                              "Content-Type: application/json\r\n", body, &reply);
+        assert_true(status == 401 || status == 429);
+    }
+    assert_int_equal(status, 429);
+    assert_true(strcasestr(reply, "retry-after:") && strstr(reply, "\"retryAfter\""));
+}
+
 /* --- reload
  * --------------------------------------------------------------------------------------- */
 
@@ -638,8 +742,10 @@ int main(void)
         T(policies),
         T(users_and_crews),
         T(secrets_are_for_main_processes),
+        T(a_unit_gets_its_own_secrets),
         T(reload_takes_all_or_nothing),
         T(a_role_change_while_down_counts),
+        T(operators_are_told), /* its address is locked from here on */
         T(no_auth_conf_no_start),
     };
 
