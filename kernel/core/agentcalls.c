@@ -282,6 +282,10 @@ void agent_report(struct call *c, const struct caller *w)
         p->report_seq = seq;
         err = apply_state(p, c->params);
     }
+    if (p->adopted && p->phase == PH_LIVE) { /* the first word since this kernel started */
+        p->adopted = false;
+        pub_status(p);
+    }
     if (!err && exit_doc)
         err = note_exit(p, exit_doc);
     if (err) {

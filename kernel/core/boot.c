@@ -175,6 +175,24 @@ static void adopt_all(json_object *list)
     kill_unknown(agents);
 }
 
+#define DAY_MS (24LL * 3600 * 1000)
+static struct timer daily;
+
+/* Sessions that nobody has touched for long become read-only. */
+static void archive(void *arg)
+{
+    int64_t days = svc.config->archive_after_days;
+    (void)arg;
+    if (days > 0)
+        (void)db_run(DB_FULL,
+                     "UPDATE sessions SET status='archived' WHERE status<>'archived' AND "
+                     "last_updated<? AND NOT EXISTS(SELECT 1 FROM invocations i WHERE "
+                     "i.session_id=sessions.id AND i.ended_at IS NULL)",
+                     "i", now_ms() - days * DAY_MS);
+    (void)db_run(DB_NORMAL, "DELETE FROM requests WHERE at<?", "i", now_ms() - DAY_MS);
+    timer_set(&daily, DAY_MS);
+}
+
 static void ask_list(void *arg);
 
 static void on_list(struct ipc_reply *r, void *arg)
@@ -200,6 +218,8 @@ static void on_list(struct ipc_reply *r, void *arg)
     adopt_all(r->result);
     (void)db_run(DB_FULL, "INSERT OR REPLACE INTO meta(k, v) VALUES('boot_id', ?)", "s", K.boot_id);
     K.recovered = true;
+    timer_init(&daily, svc.loop, archive, NULL);
+    archive(NULL);
     server_pause(svc.server, false);
     svc_ready();
 }

@@ -422,6 +422,9 @@ static void one_signal(struct call *c, const struct caller *w, struct proc *p, i
                   r == ERR_INVAL ? "text is missing" : err_text(r));
     else
         call_reply(c, json_make("ok:b", 1));
+    if (!r)
+        pub("proc.signal", json_make("pid:i signal:s from:s", p->pid, user_signals[sig], from),
+            p->user, p->atp_session, ROLE_NONE);
 }
 
 /* Only pause and resume make sense for everyone at once. */

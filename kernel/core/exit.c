@@ -289,8 +289,8 @@ static void token_drop_all(struct proc *p)
 {
     struct effect *e = xcalloc(1, sizeof *e);
     e->pid = p->pid;
-    p->op = svc_call("auth/revoke", json_make("pid:i lineage:s", p->pid, p->lineage), NULL, 5000, on_revoked,
-                     e);
+    p->op = svc_call("auth/revoke", json_make("pid:i lineage:s", p->pid, p->lineage), NULL, 5000,
+                     on_revoked, e);
 }
 
 void exit_effects(struct proc *p)
@@ -326,8 +326,18 @@ void exit_effects(struct proc *p)
     token_drop_all(p);
 }
 
+static void ignore_reply(struct ipc_reply *r, void *arg)
+{
+    (void)r;
+    (void)arg;
+}
+
+/* The process it was bound to is gone, so it opens nothing any more; said all the same. */
 static void drop_token(struct proc *p)
 {
+    if (p->token_id && !proc_final(p))
+        (void)svc_call("auth/revoke", json_make("tokenId:s", p->token_id), NULL, 5000, ignore_reply,
+                       NULL);
     if (p->token)
         explicit_bzero(p->token, strlen(p->token));
     free(TAKE(p->token));

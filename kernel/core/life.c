@@ -474,6 +474,12 @@ void life_stop(struct proc *p, const char *kind, const char *reason)
 int life_goal(struct proc *p, const char *goal, json_object *attachments)
 {
     char id[UUID_LEN];
+    const char *limit = NULL;
+    int64_t quota = json_int(p->requested, "agentsQuota", -1);
+    if (K.stopping)
+        return ERR_UNAVAIL;
+    if (p->phase == PH_REST && quota_agents(p->user, quota, p, &limit))
+        return ERR_LIMIT;
     free(p->goal_id);
     p->goal_id = xstrdup(uuid4(id));
     timer_stop(&p->idle);

@@ -50,6 +50,9 @@ int life_kill(struct proc *p, const char *reason, int *ret_n);
 void life_stop(struct proc *p, const char *kind, const char *reason);
 /* The agent shall go to work: SIGSTART with a new goal, waking a hibernated one. from: 0 a user. */
 int life_goal(struct proc *p, const char *goal, json_object *attachments);
+/* spawn.c: makes room for one more host process of this user: puts the longest-idle agent to sleep
+ * if need be. 0; ERR_LIMIT with *limit naming the quota. */
+int quota_agents(const char *user, int64_t quota, const struct proc *but, const char **limit);
 /* Deadline of the phase in ms from now. */
 void life_deadline(struct proc *p, int64_t ms);
 void life_init(struct proc *p); /* timers; once per struct proc in the table */

@@ -16,8 +16,16 @@
 #define CHILD_LIVE    16
 #define GOAL_MAX      65536
 
+/* A repeat of a request that is still being prepared. */
+struct follower {
+    struct follower *next;
+    struct call *call;
+    struct pending *of;
+};
+
 struct pending {
     struct call *call;
+    struct follower *followers;
     spawned_fn then;
     void *arg;
     char *user, *key; /* idempotency key being worked on, NULL */
@@ -236,6 +244,7 @@ static json_object *requested_of(const struct prep *p)
     json_add(o, "secrets", json_dup(m->secrets));
     json_add_bool(o, "contextFixed", m->context_fixed);
     json_add_int(o, "modelWindow", p->window);
+    json_add_int(o, "agentsQuota", quota_of(p->policy, "agents"));
     json_add_bool(o, "restoreOnCrash", m->restore_on_crash);
     json_add(o, "annotations", json_dup(p->res.annotations));
     return o;
@@ -430,6 +439,44 @@ static void on_gone(void *arg)
     call_end(c);
 }
 
+static void follower_gone(void *arg)
+{
+    struct follower *f = arg;
+    struct call *c = f->call;
+    for (struct follower **at = &f->of->followers; *at; at = &(*at)->next)
+        if (*at == f) {
+            *at = f->next;
+            break;
+        }
+    free(f);
+    call_end(c);
+}
+
+static void follow(struct pending *q, struct call *c)
+{
+    struct follower *f = xcalloc(1, sizeof *f);
+    f->call = c;
+    f->of = q;
+    f->next = q->followers;
+    q->followers = f;
+    call_on_gone(c, follower_gone, f);
+}
+
+/* They get what the first one gets. n: NULL if it failed. */
+static void followers_end(struct follower *f, struct proc *n, int err, const char *why)
+{
+    while (f) {
+        struct follower *next = f->next;
+        call_on_gone(f->call, NULL, NULL);
+        if (n)
+            waiter_park(n, f->call, WAITER_SPAWN, SPAWN_WAIT_MS);
+        else
+            call_fail(f->call, err, "%s", why);
+        free(f);
+        f = next;
+    }
+}
+
 static int commit_spawn(struct prep *p, struct proc **ret)
 {
     bool fresh = str_empty(p->req->session_id);
@@ -456,6 +503,7 @@ static void on_prepared(struct prep *p, void *arg)
     struct call *c = TAKE(q->call);
     spawned_fn then = q->then;
     void *targ = q->arg;
+    struct follower *more = TAKE(q->followers);
     pending_free(q);
     if (c)
         call_on_gone(c, NULL, NULL);
@@ -466,6 +514,7 @@ static void on_prepared(struct prep *p, void *arg)
             then(NULL, r, p->why, c, targ);
         else if (c)
             call_fail_data(c, r, json_object_get(p->err_data), "%s", p->why);
+        followers_end(more, NULL, r, p->why);
     } else {
         proc_add(n);
         announce(n, fresh);
@@ -473,6 +522,7 @@ static void on_prepared(struct prep *p, void *arg)
             then(n, 0, NULL, c, targ);
         else if (c)
             waiter_park(n, c, WAITER_SPAWN, SPAWN_WAIT_MS);
+        followers_end(more, n, 0, NULL);
         life_event(n, EV_GO, &(struct life_info){ 0 });
     }
     prep_free(p);
@@ -501,8 +551,7 @@ static bool idem_answer(const char *user, const char *key, struct call *c)
 {
     for (struct pending *q = pendings; q; q = q->next)
         if (q->key && str_eq(q->key, key) && str_eq(q->user, user)) {
-            call_fail_data(c, ERR_BUSY, json_make("retry_after_ms:i", (int64_t)200),
-                           "this request is being worked on");
+            follow(q, c);
             return true;
         }
     (void)db_run(DB_NORMAL, "DELETE FROM requests WHERE at<?", "i", now_ms() - IDEM_MS);

@@ -49,10 +49,6 @@ void spawn_start(struct spawn_req *req, struct call *c, spawned_fn then, void *a
 
 /* A quota of auth/policy: -1 unlimited. */
 int64_t quota_of(json_object *policy, const char *name);
-/* Makes room for one more host process of this user: puts the longest-idle agent to sleep if need
- * be. 0; ERR_LIMIT with *limit naming the quota. */
-int quota_agents(const char *user, int64_t quota, const struct proc *but, const char **limit);
-
 /* Recent refusals, for /proc/spawn-errors. */
 void spawn_error_note(const char *request_id, const char *user, const char *agent, const char *why);
 json_object *spawn_errors_list(const char *user, bool all); /* ids */
