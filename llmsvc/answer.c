@@ -209,6 +209,7 @@ bool answer_has_tools(const struct answer *a)
     return false;
 }
 
+/* key and then value, or raw (already escaped). */
 static void emit_chunk(struct answer *a, const char *type, const char *id, const char *key,
                        const char *value, const char *raw, size_t raw_len)
 {
@@ -225,7 +226,7 @@ static void emit_chunk(struct answer *a, const char *type, const char *id, const
             buf_add(&b, raw, raw_len);
             buf_addc(&b, '"');
         } else {
-            buf_add_json_str(&b, value, strlen(value));
+            buf_add_json_str(&b, value ? value : "", value ? strlen(value) : 0);
         }
     }
     buf_addc(&b, '}');

@@ -41,7 +41,7 @@ static int path_of(char out[256], int64_t pid, const char *turn)
 
 static void remember(int64_t pid, const char *turn, int64_t at)
 {
-    if (g.n == g.cap) {
+    if (!g.e || g.n == g.cap) {
         g.cap = g.cap ? g.cap * 2 : 64;
         g.e = xrealloc(g.e, g.cap * sizeof *g.e);
     }
@@ -70,12 +70,14 @@ int answers_init(const char *run_dir)
     if (!d)
         return -errno;
     for (struct dirent *e; (e = readdir(d));) {
-        char turn[64];
-        long long pid = 0;
+        char turn[64] = "", *dash = NULL;
+        int64_t pid = strtoll(e->d_name, &dash, 10);
+        size_t n = strlen(dash);
         struct stat st;
 
-        if (sscanf(e->d_name, "%lld-%63[^.].json", &pid, turn) == 2 && turn_ok(turn) &&
-            !fstatat(dirfd(d), e->d_name, &st, 0))
+        if (*dash == '-' && str_ends(dash, ".json") && n < sizeof turn)
+            snprintf(turn, sizeof turn, "%.*s", (int)(n - 6), dash + 1);
+        if (turn_ok(turn) && !fstatat(dirfd(d), e->d_name, &st, 0))
             remember(pid, turn, (int64_t)st.st_mtim.tv_sec * 1000);
         else if (e->d_name[0] != '.' || strlen(e->d_name) > 2)
             (void)unlinkat(dirfd(d), e->d_name, 0); /* a temporary file left by a crash */

@@ -25,4 +25,4 @@ int builtin_run(const struct lreq *r, int64_t max_tokens, bool request_tools, st
                 const char **why);
 void bi_answer_done(struct bi_answer *a);
 /* Unit vector of words, word pairs and letter triples; owned array of EMBED_DIM numbers. */
-json_object *builtin_embed(const char *text);
+json_object *builtin_embed(const char *s);

@@ -108,15 +108,17 @@ bool url_is_loopback(const char *url)
 bool url_is_private(const char *url)
 {
     char h[256];
-    unsigned a = 0, b = 0;
+    unsigned long a = 0, b = 0;
 
     if (url_is_loopback(url))
         return true;
     host_of(url, h);
     if (strchr(h, ':'))
         return str_starts(h, "fc") || str_starts(h, "fd") || str_starts(h, "fe8");
-    if (sscanf(h, "%3u.%3u.", &a, &b) != 2)
+    if (h[strspn(h, "0123456789.")] || !strchr(h, '.')) /* a name */
         return !strchr(h, '.') || str_ends(h, ".local") || str_ends(h, ".internal");
+    a = strtoul(h, NULL, 10);
+    b = strtoul(strchr(h, '.') + 1, NULL, 10);
     return a == 10 || (a == 172 && b >= 16 && b < 32) || (a == 192 && b == 168) ||
            (a == 169 && b == 254) || (a == 100 && b >= 64 && b < 128);
 }

@@ -82,12 +82,14 @@ static void mask(char *out, size_t size, const char *in, bool controls)
         } else {
             size_t take = word ? word : 1;
 
-            for (size_t i = 0; i < take && n + 4 < size; i++)
-                if (i == 0 || !(known = secret_at(in + i)))
-                    out[n++] =
-                        !controls && ((unsigned char)in[i] < 0x20 || in[i] == 0x7f) ? ' ' : in[i];
-                else
+            for (size_t i = 0; i < take && n + 4 < size; i++) {
+                if (i > 0 && secret_at(in + i)) {
                     take = i; /* one of ours inside a longer word */
+                    break;
+                }
+                out[n++] =
+                    !controls && ((unsigned char)in[i] < 0x20 || in[i] == 0x7f) ? ' ' : in[i];
+            }
             in += take;
         }
     }

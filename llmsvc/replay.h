@@ -19,7 +19,7 @@ void canned_free(struct canned *c);
 
 /* Key of a request: hex SHA-256 of its canonical form. normal (may be NULL) receives that form
  * (owned by the caller). */
-void replay_key(const struct lreq *r, const char *model, const char *tool,
+void replay_key(const struct lreq *q, const char *model, const char *tool,
                 const struct replay_conf *c, char key[65], json_object **normal);
 
 /* A cassette, loaded once per file and kept. NULL with *why (static) when it cannot be read. */
