@@ -255,7 +255,11 @@ static void a_standing_reader_catches_up_and_disturbs_nobody(void **state)
         json_put(e);
         assert_true(mono_ms() - t0 < 3000);
     }
+#ifdef AVIX_SAN
+    (void)before; /* the sanitizer's own memory would be measured */
+#else
     assert_true(anon_kib() - before < 16 * 1024);
+#endif
     while (got < n) {
         json_object *e = ws_event(slow, "sys.alert", 10000);
 
