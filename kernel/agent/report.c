@@ -117,6 +117,7 @@ void report_init(void)
     timer_init(&st.timer, self.loop, on_timer, NULL);
     st.retry_ms = RETRY_FIRST_MS;
     st.idle = true;
+    st.seq = mono_ms(); /* above all numbers of the process that was this agent before */
 }
 
 static void changed(void)

@@ -160,12 +160,14 @@ static inline bool arun_step(struct arun *a, int timeout_ms)
 
 static inline void arun_fail(struct arun *a, const char *what)
 {
-    char *logs =
-        xasprintf("tail -n 5 %s/logs/*.log %s/logs/agents/*.log >&2", a->g->root, a->g->root);
+    cleanup(freep) char *logs =
+        xasprintf("tail -n 8 %s/logs/*.log %s/logs/agents/*.log", a->g->root, a->g->root);
     const char *argv[] = { "/bin/sh", "-c", logs, NULL };
+    char *out = NULL;
 
-    fprintf(stderr, "events: %s\n", json_text(a->events));
-    rig_run(a->g, argv, NULL, NULL, NULL);
+    rig_run(a->g, argv, NULL, &out, NULL);
+    fprintf(stderr, "events: %s\n%s\n", json_text(a->events), out ? out : "");
+    free(out);
     fail_msg("%s", what);
 }
 

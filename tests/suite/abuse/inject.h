@@ -34,11 +34,34 @@ struct inj {
 };
 
 #if defined(__x86_64__)
+/* A syscall instruction somewhere in the C library of the process, 0 if there is none. */
+static inline unsigned long long inj_gate(pid_t pid)
+{
+    char path[64], line[512];
+    unsigned long long lo, hi, gate = 0;
+
+    snprintf(path, sizeof path, "/proc/%d/maps", (int)pid);
+    FILE *f = fopen(path, "re");
+    while (f && !gate && fgets(line, sizeof line, f)) {
+        if (!strstr(line, "r-xp") || !strstr(line, "/libc.so") ||
+            sscanf(line, "%llx-%llx", &lo, &hi) != 2) // NOLINT
+            continue;
+        size_t n = (size_t)(hi - lo);
+        cleanup(freep) char *code = xmalloc(n);
+        struct iovec l = { code, n }, r = { (void *)(uintptr_t)lo, n }; // NOLINT
+        char *at =
+            process_vm_readv(pid, &l, 1, &r, 1, 0) > 0 ? memmem(code, n, "\x0f\x05", 2) : NULL;
+        gate = at ? lo + (unsigned long long)(at - code) : 0;
+    }
+    if (f)
+        (void)fclose(f);
+    return gate;
+}
+
 /* Stops the process. False if it cannot be traced here. */
 static inline bool inj_attach(struct inj *j, pid_t pid)
 {
     int st;
-    unsigned char op[2];
 
     *j = (struct inj){ .pid = pid };
     if (ptrace(PTRACE_SEIZE, pid, 0, PTRACE_O_TRACESYSGOOD) || ptrace(PTRACE_INTERRUPT, pid, 0, 0))
@@ -46,10 +69,11 @@ static inline bool inj_attach(struct inj *j, pid_t pid)
     if (waitpid(pid, &st, __WALL) != pid || !WIFSTOPPED(st) ||
         ptrace(PTRACE_GETREGS, pid, 0, &j->regs))
         return false;
-    j->gate = j->regs.rip - 2;
+    j->gate = inj_gate(pid);
     j->room = (j->regs.rsp - 65536) & ~15ULL;
-    struct iovec l = { op, 2 }, r = { (void *)(uintptr_t)j->gate, 2 }; // NOLINT
-    return process_vm_readv(pid, &l, 1, &r, 1, 0) == 2 && op[0] == 0x0f && op[1] == 0x05;
+    if (!j->gate)
+        ptrace(PTRACE_DETACH, pid, 0, 0);
+    return j->gate != 0;
 }
 
 static inline void inj_put(struct inj *j, size_t at, const void *data, size_t len)
