@@ -167,7 +167,7 @@ static void adopt_all(json_object *list)
     json_object *agents = json_arr(list, "agents"), *exits = json_arr(list, "exits");
     size_t n = 0, pos = 0;
     struct proc *p;
-    cleanup(freep) struct proc **all = xcalloc(K.procs.n + 1, sizeof(*all));
+    cleanup(freep) struct proc **all = xcalloc(K.procs.n + 1, sizeof(void *));
     while (proc_each(&pos, &p))
         all[n++] = p;
     for (size_t i = 0; i < n; i++)

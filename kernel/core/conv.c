@@ -143,7 +143,7 @@ int conv_open(const char *root, const char *user, const char *agent, const char 
 int conv_stopped(const char *root, const char *user, const char *agent, const char *invocation,
                  const char *reason)
 {
-    struct conv_tail t;
+    struct conv_tail t = { 0 };
     cleanup(closep) int fd = conv_open(root, user, agent, invocation, &t);
     if (fd < 0)
         return fd;

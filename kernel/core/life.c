@@ -431,14 +431,14 @@ static size_t subtree(struct proc *p, struct proc **ret, size_t max)
     while (proc_each(&pos, &q))
         if (n < max && !proc_final(q) && (q == p || proc_descends(q, p->pid)))
             ret[n++] = q;
-    qsort(ret, n, sizeof *ret, by_pid);
+    qsort(ret, n, sizeof(void *), by_pid);
     return n;
 }
 
 int life_kill(struct proc *p, const char *reason, int *ret_n)
 {
     size_t max = K.procs.n + 1;
-    cleanup(freep) struct proc **all = xcalloc(max, sizeof(*all));
+    cleanup(freep) struct proc **all = xcalloc(max, sizeof(void *));
     size_t n = subtree(p, all, max);
     cleanup(freep) char *own = xasprintf("kill %s", reason);
     db_begin(DB_FULL);
