@@ -139,7 +139,7 @@ void auth_policy(struct call *c, const struct caller *who)
 
 void auth_metrics(struct call *c, const struct caller *who)
 {
-    json_object *o = json_new();
+    struct buf b = BUF_INIT(65536);
     const struct {
         const char *name;
         int64_t value;
@@ -160,6 +160,9 @@ void auth_metrics(struct call *c, const struct caller *who)
 
     (void)who;
     for (size_t i = 0; i < N_ELEMS(rows); i++)
-        json_add_int(o, rows[i].name, rows[i].value);
-    call_reply(c, json_make("metrics:o", o));
+        buf_printf(&b, "# TYPE %s %s\n%s %lld\n", rows[i].name,
+                   str_ends(rows[i].name, "_total") ? "counter" : "gauge", rows[i].name,
+                   (long long)rows[i].value);
+    call_reply(c, json_make("text:s", b.data));
+    buf_done(&b);
 }

@@ -52,13 +52,15 @@ void cap_revoke_user(const char *user)
     tokens_revoke(user, 0);
 }
 
-bool session_revoke(const char *id)
+bool session_revoke(const char *id, int64_t until)
 {
-    int64_t now = now_ms(), until = now + auth.conf->policy.session_ttl_ms;
+    int64_t now = now_ms(), ttl = now + auth.conf->policy.session_ttl_ms;
     const struct session *s = sessions_get(auth.sessions, id);
 
     if (s && s->expires_at > until)
         until = s->expires_at;
+    if (ttl > until)
+        until = ttl;
     bool fresh = revoked_add(auth.revoked, REV_SESSION, id, until, now);
     sessions_drop(auth.sessions, id);
     return fresh;
@@ -74,7 +76,7 @@ int session_revoke_user(const char *user)
             char id[UUID_LEN];
 
             memcpy(id, s->id, sizeof(id));
-            n += session_revoke(id);
+            n += session_revoke(id, s->expires_at);
         }
     return n;
 }

@@ -5,8 +5,9 @@
 /* Take back all tokens of a user's agents; all his ATP sessions. revoke_commit makes it count. */
 void cap_revoke_user(const char *user);
 int session_revoke_user(const char *user);
-/* One ATP session; false if it was revoked already. */
-bool session_revoke(const char *id);
+/* One ATP session, whose tokens live until then at least as far as the caller knows (0: not known);
+ * false if it was revoked already. */
+bool session_revoke(const char *id, int64_t until);
 /* Pushes what was added since the last commit, saves; fn when it is durable (may be NULL). */
 void revoke_commit(store_fn fn, void *arg);
 

@@ -378,7 +378,9 @@ void auth_logout(struct call *c, const struct caller *who)
     if (!claims)
         return;
     const char *user = json_str(claims, "sub", "");
-    session_revoke(json_str(claims, "sessionId", ""));
+    int64_t until = 0;
+    (void)rfc3339_parse(json_str(claims, "expiresAt", ""), &until);
+    session_revoke(json_str(claims, "sessionId", ""), until);
     if (all)
         session_revoke_user(user);
     log_info("logout: %s%s", user, all ? ", every session" : "");
@@ -457,6 +459,6 @@ void auth_kick(struct call *c, const struct caller *who)
         return;
     }
     log_info("session of %s ended by %s", s->identity, *who->user ? who->user : who->service);
-    session_revoke(sid);
+    session_revoke(sid, s->expires_at);
     revoke_commit(kicked, c);
 }

@@ -36,7 +36,7 @@ const struct method auth_methods[] = {
       .desc = "Whether a token is valid" },
     { .name = "auth/revoked",  .flags = M_INTERNAL | READ, .from = FROM(UNIT_ROUTER), .fn = auth_revoked,
       .desc = "What was revoked and has not expired" },
-    { .name = "auth/metrics",  .flags = M_INTERNAL | READ, .fn = auth_metrics, .desc = "Counters" },
+    { .name = "auth/metrics",  .flags = M_INTERNAL | READ, .fn = auth_metrics, .desc = "Counters as Prometheus text" },
     { .name = "auth/secret/export", .flags = M_FRAME, .from = UNITS, .fn = auth_secret_export },
     { .name = "auth/users/get",  .flags = READ, .min_role = ROLE_USER,     .fn = auth_users_get,
       .desc = "One user", .input = "{\"username\":{\"type\":\"string\"}}" },

@@ -126,7 +126,7 @@ static void end_stale_sessions(void)
         if (id && !id->locked && id->role == s->role)
             continue;
         memcpy(sid, s->id, sizeof(sid));
-        n += session_revoke(sid);
+        n += session_revoke(sid, s->expires_at);
     }
     if (n)
         revoke_commit(NULL, NULL);

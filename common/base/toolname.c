@@ -1,4 +1,4 @@
-/* Tool names: one table look-up per byte, one pass. */
+/* Tool names: one pass, one table look-up per byte. */
 #include "common/base/toolname.h"
 
 enum { BAD, ALNUM, MARK, SLASH };
@@ -9,33 +9,31 @@ static const unsigned char kind[256] = {
     ['-'] = MARK, ['.'] = MARK, ['/'] = SLASH, ['0'] = A10, ['A'] = A26, ['_'] = MARK, ['a'] = A26,
 };
 
-/* Copies a valid name to out with "__" for each slash; length or -1. */
+/* Copies a valid name to out, which holds 2 * TOOL_MAX, with "__" for each slash; length or -1.
+ * Only what is not a letter or digit looks at its neighbour. */
 static ssize_t walk(const char *name, size_t len, char *out)
 {
     const unsigned char *p = (const unsigned char *)name;
-    unsigned prev = SLASH; /* a name starts like a segment */
-    unsigned char last = 0;
     size_t o = 0, slashes = 0;
 
-    if (len > TOOL_MAX)
+    if (!len || len > TOOL_MAX || kind[p[0]] != ALNUM || kind[p[len - 1]] != ALNUM)
         return -1;
     for (size_t i = 0; i < len; i++) {
-        unsigned k = kind[p[i]];
+        unsigned char c = p[i], k = kind[c];
 
-        if (k == BAD || (k != ALNUM && (prev == SLASH || (k == SLASH && prev != ALNUM))) ||
-            (p[i] == '_' && last == '_'))
-            return -1;
-        if (k == SLASH) {
+        out[o++] = (char)c;
+        if (k == ALNUM)
+            continue;
+        unsigned before = kind[p[i - 1]];
+        if (k == SLASH && before == ALNUM) {
             slashes++;
+            out[o - 1] = '_';
             out[o++] = '_';
-            out[o++] = '_';
-        } else {
-            out[o++] = (char)p[i];
+        } else if (k != MARK || before == SLASH || (c == '_' && p[i - 1] == '_')) {
+            return -1;
         }
-        prev = k;
-        last = p[i];
     }
-    return prev == ALNUM && slashes ? (ssize_t)o : -1;
+    return slashes ? (ssize_t)o : -1;
 }
 
 bool tool_name_valid(const char *name, size_t len)
@@ -48,35 +46,58 @@ bool tool_name_valid(const char *name, size_t len)
 ssize_t tool_mangle(const char *name, size_t len, char *out, size_t size)
 {
     char tmp[2 * TOOL_MAX];
-    ssize_t n = walk(name, len, tmp);
+    char *to = size >= sizeof(tmp) ? out : tmp;
+    ssize_t n = walk(name, len, to);
 
     if (n < 0 || (size_t)n >= size)
         return -1;
-    memcpy(out, tmp, (size_t)n);
+    if (to == tmp)
+        memcpy(out, tmp, (size_t)n);
     out[n] = '\0';
     return n;
+}
+
+/* The inverse of walk: every "__" is a slash, so none is left inside a segment. */
+static ssize_t walk_back(const char *wire, size_t len, char *out)
+{
+    const unsigned char *p = (const unsigned char *)wire;
+    size_t o = 0, slashes = 0;
+    unsigned before = SLASH;
+
+    if (!len || len > 2 * TOOL_MAX || kind[p[len - 1]] != ALNUM)
+        return -1;
+    for (size_t i = 0; i < len; i++) {
+        unsigned char c = p[i];
+        unsigned k = kind[c];
+
+        out[o++] = (char)c;
+        if (k != ALNUM) {
+            if (k != MARK || before == SLASH)
+                return -1;
+            if (c == '_' && p[i + 1] == '_') { /* i + 1 is there: the last byte is no mark */
+                if (before != ALNUM)
+                    return -1;
+                out[o - 1] = '/';
+                k = SLASH;
+                slashes++;
+                i++;
+            }
+        }
+        before = k;
+    }
+    return slashes && o <= TOOL_MAX ? (ssize_t)o : -1;
 }
 
 ssize_t tool_unmangle(const char *wire, size_t len, char *out, size_t size)
 {
     char tmp[2 * TOOL_MAX];
-    size_t o = 0;
+    char *to = size >= sizeof(tmp) ? out : tmp;
+    ssize_t n = walk_back(wire, len, to);
 
-    if (len > sizeof(tmp) - 1)
+    if (n < 0 || (size_t)n >= size)
         return -1;
-    for (size_t i = 0; i < len; i++) {
-        if (wire[i] == '_' && i + 1 < len && wire[i + 1] == '_') {
-            tmp[o++] = '/';
-            i++;
-        } else if (wire[i] == '/') {
-            return -1;
-        } else {
-            tmp[o++] = wire[i];
-        }
-    }
-    if (o >= size || !tool_name_valid(tmp, o))
-        return -1;
-    memcpy(out, tmp, o);
-    out[o] = '\0';
-    return (ssize_t)o;
+    if (to == tmp)
+        memcpy(out, tmp, (size_t)n);
+    out[n] = '\0';
+    return n;
 }
