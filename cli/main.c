@@ -13,9 +13,7 @@ const size_t n_commands = N_ELEMS(commands);
 
 int main(int argc, char **argv)
 {
-    static struct cli c; /* what hangs on it lives as long as the process */
-
-    c.argv0 = argv[0];
+    struct cli c = { .argv0 = argv[0] };
 
     signal(SIGPIPE, SIG_IGN); /* a reader that closed shows as EPIPE and ends us with 141 */
     log_init("avix", false, LOG_WARN);

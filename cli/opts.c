@@ -177,7 +177,7 @@ static int add_flag(struct cli *c, const char *name, const char *value)
 }
 
 /* Splits argv into words and flags; a flag's kind needs the command, so words come first. */
-static int parse_flags(struct cli *c, int argc, char **argv, bool any)
+static int parse_flags(struct cli *c, int argc, char **argv)
 {
     for (int i = 1; i < argc; i++) {
         char *a = argv[i];
@@ -191,11 +191,10 @@ static int parse_flags(struct cli *c, int argc, char **argv, bool any)
         int kind = flag_kind(global_flags, name, len);
         if (!kind && c->cmd)
             kind = flag_kind(c->cmd->flags, name, len);
-        if (!kind) {
-            if (any)
-                continue;
-            return bad_flag(c, eq ? xstrndup(name, len) : name);
-        }
+        if (eq)
+            *eq = '\0'; /* argv is ours: name and value are two texts from here on */
+        if (!kind)
+            return bad_flag(c, name);
         const char *value = "";
         if (kind == 2) {
             value = eq ? eq + 1 : i + 1 < argc ? argv[++i] : NULL;
@@ -204,11 +203,9 @@ static int parse_flags(struct cli *c, int argc, char **argv, bool any)
                 return EX_USE;
             }
         }
-        if (!any) {
-            int r = add_flag(c, xstrndup(name, len), value);
-            if (r)
-                return r;
-        }
+        int r = add_flag(c, name, value);
+        if (r)
+            return r;
     }
     return 0;
 }
@@ -311,7 +308,7 @@ int cli_parse(struct cli *c, int argc, char **argv)
     }
     for (size_t i = used; i < n; i++)
         c->args[c->n_args++] = words[i];
-    int r = parse_flags(c, argc, argv, false);
+    int r = parse_flags(c, argc, argv);
     if (r)
         return r;
     c->json = cli_has(c, "json");

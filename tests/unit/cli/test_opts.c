@@ -20,6 +20,13 @@ const size_t n_commands = N_ELEMS(commands);
 
 static struct cli parsed;
 
+static int forget(void **state)
+{
+    (void)state;
+    json_put(parsed.config);
+    return 0;
+}
+
 static int parse(const char *line)
 {
     static char words[512];
@@ -29,6 +36,7 @@ static int parse(const char *line)
     for (char *w = strtok_r(words, " ", &save); w; w = strtok_r(NULL, " ", &save))
         argv[argc++] = w;
     argv[argc] = NULL;
+    json_put(parsed.config);
     parsed = (struct cli){ .argv0 = "avix" };
     return cli_parse(&parsed, argc, argv);
 }
@@ -101,7 +109,6 @@ static void settings_follow_their_order(void **state)
     assert_string_equal(cli_setting(&parsed, "url", "AVIX_URL", NULL, "server_url", "d"),
                         "http://top:1");
     assert_string_equal(cli_setting(&parsed, "ca", "AVIX_CA", NULL, "ca_file", "d"), "d");
-    json_put(parsed.config);
     snprintf(line, sizeof line, "avix client whoami --config %s --profile p", path);
     assert_int_equal(parse(line), 0);
     assert_string_equal(cli_setting(&parsed, "url", "AVIX_URL", NULL, "server_url", "d"),
@@ -109,12 +116,10 @@ static void settings_follow_their_order(void **state)
     setenv("AVIX_URL", "http://env:1", 1);
     assert_string_equal(cli_setting(&parsed, "url", "AVIX_URL", NULL, "server_url", "d"),
                         "http://env:1");
-    json_put(parsed.config);
     snprintf(line, sizeof line, "avix client whoami --config %s --url http://flag:1", path);
     assert_int_equal(parse(line), 0);
     assert_string_equal(cli_setting(&parsed, "url", "AVIX_URL", NULL, "server_url", "d"),
                         "http://flag:1");
-    json_put(parsed.config);
     unsetenv("AVIX_URL");
     unlink(path);
 }
@@ -130,7 +135,6 @@ static void a_readable_credential_is_refused(void **state)
     close(fd);
     snprintf(line, sizeof line, "avix client whoami --config %s", path);
     assert_int_equal(parse(line), EX_LOCAL);
-    json_put(parsed.config);
     unlink(path);
 }
 
@@ -145,5 +149,5 @@ int main(void)
         cmocka_unit_test(settings_follow_their_order),
         cmocka_unit_test(a_readable_credential_is_refused),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, NULL, forget);
 }
