@@ -148,9 +148,13 @@ check-tidy: # clang-tidy over every room; the flags come last, so the files go t
 	@find common $(ROOMS) -name '*.c' | xargs -P 2 -n 6 sh -c 'clang-tidy --quiet "$$@" -- \
 	  $(CFLAGS_ALL) -Wno-unknown-warning-option 2>/dev/null' tidy
 
-bench: all $(DOUBLES) $(BUILD)/bench
+bench: all $(DOUBLES) $(BUILD)/bench $(BUILD)/bench-router
 	$(BUILD)/bench $(CURDIR)/$(BIN)
 $(BUILD)/bench: $(call obj_of,$(BENCH_SRC)) $(LIBRIG) $(LIBAVIX)
+	$(CC) $^ $(LDFLAGS_ALL) $(call libs_of,libwebsockets) $(LF_ALL) -o $@
+
+# The router's tables, measured in a program that links its room
+$(BUILD)/bench-router: $(call obj_of,tests/bench/router/main.c tests/bench/measure.c) $(BUILD)/room-router.a $(LIBRIG) $(LIBAVIX)
 	$(CC) $^ $(LDFLAGS_ALL) $(call libs_of,libwebsockets) $(LF_ALL) -o $@
 
 FUZZ_CC ?= clang-14

@@ -98,6 +98,12 @@ struct mini {
 struct mini *mini_start(const char *bin);
 void mini_stop(struct mini *m);
 
+/* prims.c: two loops in turn, medians of batches, us */
+struct pair {
+    double p50, p99, floor;
+};
+void time_pair(void (*ours)(void *), void (*floor)(void *), void *arg, struct pair *out);
+
 /* groups */
 void bench_routed(const char *bin);
 void bench_prims(const char *self_dir);
