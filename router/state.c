@@ -12,12 +12,14 @@
 #include "common/base/fsx.h"
 #include "router/router.h"
 
-#define STATE_MAX (64U << 20)
-#define MAC_LEN   43
+#define STATE_MAX     (64U << 20)
+#define MAC_LEN       43
+#define COMPACT_LINES 1000 /* so many lines that say nothing any more may stay */
 
 static struct {
     char path[300];
     int fd;
+    size_t len; /* of the file */
     struct hmac *key;
     char last[MAC_LEN + 1];
     struct map uses; /* "lineage tool" to count */
@@ -87,17 +89,19 @@ static bool take_line(const char *line, size_t len)
     return true;
 }
 
-static void load(void)
+/* Reads what is there: lines seen, and the length up to which the file is ours. */
+static size_t load(size_t *ret_good)
 {
     cleanup(freep) char *text = NULL;
-    size_t len = 0;
+    size_t len = 0, lines = 0, at = 0;
     int r = file_read(st.path, STATE_MAX, &text, &len);
 
+    *ret_good = 0;
     if (r == -ENOENT)
-        return;
+        return 0;
     if (r)
         die(74, "%s: %s", st.path, r < 0 ? strerror(-r) : err_text(r));
-    for (size_t at = 0; at < len;) {
+    while (at < len) {
         char *nl = memchr(text + at, '\n', len - at);
         size_t n = nl ? (size_t)(nl - text) - at : len - at;
 
@@ -105,10 +109,24 @@ static void load(void)
             if (nl)
                 log_error("%s: a line is not sealed by us; it and all after it are ignored",
                           st.path);
-            return; /* without a newline: a write that was cut short */
+            break; /* without a newline: a write that was cut short */
         }
         at += n + 1;
+        lines++;
     }
+    *ret_good = at;
+    return lines;
+}
+
+/* Opens the file for more lines after the good ones. */
+static int reopen(size_t good)
+{
+    closep(&st.fd);
+    st.fd = open(st.path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (st.fd < 0 || ftruncate(st.fd, (off_t)good))
+        return -errno;
+    st.len = good;
+    return 0;
 }
 
 /* What counts now, as a new file. */
@@ -131,12 +149,10 @@ static int compact(void)
         add_line(&b, lineage, tool + 1, (intptr_t)v - 1);
     }
     r = file_write_atomic(st.path, b.data ? b.data : "", b.len, 0600);
+    size_t len = b.len;
+
     buf_done(&b);
-    if (r)
-        return r;
-    closep(&st.fd);
-    st.fd = open(st.path, O_WRONLY | O_APPEND | O_CLOEXEC | O_NOFOLLOW);
-    return st.fd < 0 ? -errno : 0;
+    return r ? r : reopen(len);
 }
 
 static int write_use(const char *lineage, const char *tool, int64_t n)
@@ -150,11 +166,15 @@ static int write_use(const char *lineage, const char *tool, int64_t n)
     r = write_all(st.fd, b.data, b.len);
     if (!r && fdatasync(st.fd))
         r = -errno;
-    buf_done(&b);
-    if (r) {
+    if (!r) {
+        st.len += b.len;
+    } else {
         log_error("%s: %s", st.path, strerror(-r));
         memcpy(st.last, before, sizeof(before));
+        if (ftruncate(st.fd, (off_t)st.len)) /* a torn line would hide all after it */
+            log_error("%s: %s", st.path, strerror(errno));
     }
+    buf_done(&b);
     return r;
 }
 
@@ -203,6 +223,7 @@ bool approval_take(int64_t pid, const char *tool, const uint8_t args_hash[32])
 void state_init(void)
 {
     uint8_t key[32];
+    size_t good, lines;
     int r;
 
     if (path_fmt(st.path, sizeof(st.path), "%s/data/router.state", svc.root))
@@ -211,8 +232,8 @@ void state_init(void)
     st.key = hmac_new(key, sizeof(key));
     explicit_bzero(key, sizeof(key));
     map_init(&st.uses);
-    load();
-    r = compact();
+    lines = load(&good);
+    r = lines > 2 * st.uses.n + COMPACT_LINES ? compact() : reopen(good);
     if (r)
         die(74, "%s: %s", st.path, strerror(-r));
 }
