@@ -199,17 +199,19 @@ static json_object *health_json(struct owner *o)
 static void ipc_health(struct rcall *c, json_object *params)
 {
     const char *name = json_str(params, "name", NULL);
+    struct owner *o = name ? owner_named(name) : NULL;
     json_object *a;
-    struct owner *o;
     size_t pos = 0;
 
-    if (name && !owner_named(name)) {
+    if (name && !o) {
         rcall_fail(c, ERR_NOTFOUND, NULL, "%s: no such service", name);
         return;
     }
     a = json_new_arr();
-    while (owner_each(&pos, &o))
-        if (!name || o == owner_named(name))
+    if (o)
+        json_push(a, health_json(o));
+    else
+        while (owner_each(&pos, &o))
             json_push(a, health_json(o));
     json_object_array_sort(a, by_name);
     rcall_reply(c, json_make("services:o", a));
@@ -371,20 +373,32 @@ static void view_at(struct rcall *c, const char *path, bool list, const struct i
         rcall_fail(c, ERR_NOENT, NULL, "%s: no such file", path);
 }
 
+/* "/proc/157/latency". */
+static bool latency_path(const char *path, int64_t *pid)
+{
+    char number[24];
+    size_t n = strspn(path + (str_starts(path, "/proc/") ? 6 : 0), "0123456789");
+
+    if (!str_starts(path, "/proc/") || n == 0 || n >= sizeof(number) ||
+        !str_eq(path + 6 + n, "/latency"))
+        return false;
+    (void)snprintf(number, sizeof(number), "%.*s", (int)n, path + 6);
+    return parse_i64(number, 0, INT64_MAX, pid);
+}
+
 static void ipc_view(struct rcall *c, json_object *params)
 {
     struct args a = args_open(params);
     const char *path = args_str(&a, "path", 4096);
     const char *op = args_str(&a, "op", 8);
     json_object *reader = args_obj_or(&a, "reader");
-    long long pid;
-    int end = 0;
+    int64_t pid;
 
     if (args_bad(&a)) {
         rcall_fail(c, ERR_INVAL, json_make("param:s", a.field), "%s %s", a.field, a.why);
         return;
     }
-    if (sscanf(path, "/proc/%lld/latency%n", &pid, &end) == 1 && end && !path[end]) {
+    if (latency_path(path, &pid)) {
         view_latency(c, pid);
         return;
     }

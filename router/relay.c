@@ -44,7 +44,7 @@ static void handle_new(char out[36])
         left = RANDOM_CALLS;
     }
     left--;
-    memcpy(out, "ct_", 3);
+    str_copy(out, 4, "ct_");
     hex_encode(pool + left * 16, 16, out + 3);
     explicit_bzero(pool + left * 16, 16);
 }

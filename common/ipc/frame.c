@@ -271,10 +271,14 @@ int frame_write_fds(int fd, const char *body, size_t len, const int *fds, size_t
         memset(&ctl, 0, sizeof(ctl));
         m.msg_control = &ctl;
         m.msg_controllen = CMSG_SPACE(n_fds * sizeof(int));
-        CMSG_FIRSTHDR(&m)->cmsg_level = SOL_SOCKET;
-        CMSG_FIRSTHDR(&m)->cmsg_type = SCM_RIGHTS;
-        CMSG_FIRSTHDR(&m)->cmsg_len = CMSG_LEN(n_fds * sizeof(int));
-        memcpy(CMSG_DATA(CMSG_FIRSTHDR(&m)), fds, n_fds * sizeof(int));
+        struct cmsghdr *c = CMSG_FIRSTHDR(&m);
+
+        if (!c)
+            return -EINVAL;
+        c->cmsg_level = SOL_SOCKET;
+        c->cmsg_type = SCM_RIGHTS;
+        c->cmsg_len = CMSG_LEN(n_fds * sizeof(int));
+        memcpy(CMSG_DATA(c), fds, n_fds * sizeof(int));
     }
     while (left) {
         ssize_t n = sendmsg(fd, &m, MSG_NOSIGNAL);
