@@ -331,7 +331,7 @@ static void admit_now(struct rcall *c)
     c->load = l;
     c->timeout_ms = call_timeout(c);
     if (c->timeout_ms)
-        c->deadline = mono_ms() + c->timeout_ms;
+        c->deadline = c->t0_us / 1000 + c->timeout_ms;
     if (e->fn) {
         rcall_own(c);
     } else if (e->blocking) {

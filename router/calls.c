@@ -120,7 +120,6 @@ static struct rcall *rcall_new(int fd)
     c->env.id[0] = '\0';
     c->env.id_int = false;
     c->env.method[0] = '\0';
-    c->t0_us = mono_us();
     c->bytes_in = c->bytes_out = 0;
     LIST_INSERT_HEAD(&r.calls, c, link);
     r.n++;
@@ -406,6 +405,7 @@ static void on_frame(struct rcall *c, const char *body, size_t len)
     int e = env_parse(body, len, &c->env);
 
     c->bytes_in = len;
+    c->t0_us = mono_us();
     if (e == ERR_INVAL && c->env.kind == RPC_NOTE) {
         rcall_end(c);
         return;

@@ -49,13 +49,25 @@ static void handle_new(char out[36])
     explicit_bzero(pool + left * 16, 16);
 }
 
-static void call_id_new(char *out, size_t size)
+/* "r-", six digits of this process, a running number. */
+static void call_id_new(char out[32])
 {
-    static unsigned boot, n;
+    static uint32_t boot, n;
+    static const char digits[] = "0123456789abcdef";
+    char *p = out;
 
     if (!boot)
         rnd_bytes(&boot, sizeof(boot));
-    snprintf(out, size, "r-%x-%x", boot & 0xffffff, ++n);
+    *p++ = 'r';
+    *p++ = '-';
+    for (int i = 20; i >= 0; i -= 4)
+        *p++ = digits[boot >> i & 15];
+    *p++ = '-';
+    n++;
+    for (int i = 28; i >= 0; i -= 4)
+        if (n >> i || !i)
+            *p++ = digits[n >> i & 15];
+    *p = '\0';
 }
 
 static struct span caller_text(struct rcall *c)
@@ -495,7 +507,7 @@ void rcall_forward(struct rcall *c)
     if (!c->handle[0]) {
         handle_new(c->handle);
         handle_add(c);
-        call_id_new(c->call_id, sizeof(c->call_id));
+        call_id_new(c->call_id);
     }
     buf_clear(&tx);
     env_write(&c->env, e->by_name ? e->name : e->method, caller_text(c), &tx);
