@@ -152,6 +152,7 @@ int main(int argc, char **argv)
         { "routed", bench_routed },
         { "prims", bench_prims },
         { "suite", bench_suite },
+        { "stream", bench_stream },
     };
     const char *bin = argc > 1 ? argv[1] : "build/bin", *json = getenv("BENCH_JSON");
     size_t failed = 0;
