@@ -26,7 +26,7 @@ enum end { END_REACHED, END_LIMIT, END_STOP, END_FAILED };
 static struct {
     char *text;         /* of the current goal */
     char *result;       /* last answer in text */
-    json_object *known; /* goal ids that are in the conversation */
+    json_object *known; /* ids of goals and messages that are in the conversation */
     bool open;          /* the current goal is not finished */
     bool any;           /* there is a goal in the conversation */
     int turn;           /* of this goal */
@@ -53,6 +53,8 @@ static void line_seen(json_object *line)
         }
         if (*id)
             json_push_str(g.known, id);
+        if (*json_str(line, "messageId", ""))
+            json_push_str(g.known, json_str(line, "messageId", ""));
     } else if (str_eq(role, "assistant")) {
         g.turn = (int)json_int(line, "turn", g.turn + 1);
         g.open = json_arr(line, "toolCalls") != NULL;
@@ -79,7 +81,8 @@ static void write_line(json_object *line, void *arg)
     g.t.n = 0;
 }
 
-static void write_user(const char *text, const char *goal_id, json_object *from)
+static void write_user(const char *text, const char *goal_id, const char *message_id,
+                       json_object *from)
 {
     struct buf b = BUF_INIT(SIZE_MAX / 2);
 
@@ -89,6 +92,8 @@ static void write_user(const char *text, const char *goal_id, json_object *from)
     buf_done(&b);
     if (!str_empty(goal_id))
         json_add_str(line, "goalId", goal_id);
+    if (!str_empty(message_id))
+        json_add_str(line, "messageId", message_id);
     if (from)
         json_add(line, "from", json_object_get(from));
     write_line(line, NULL);
@@ -136,12 +141,28 @@ static bool boundary(void)
     return !sig.stop;
 }
 
+/* Those that an earlier process of this agent wrote down are taken out; true if any is left. */
+static bool messages_wait(void)
+{
+    for (size_t i = json_object_array_length(sig.messages); i-- > 0;) {
+        const char *id = json_str(json_object_array_get_idx(sig.messages, i), "messageId", "");
+        if (!*id || !json_arr_has(g.known, id))
+            continue;
+        report_taken(id);
+        json_object_array_del_idx(sig.messages, i, 1);
+    }
+    return json_object_array_length(sig.messages) > 0;
+}
+
 static void take_messages(void)
 {
     json_object *m;
 
-    while ((m = signals_shift(sig.messages))) {
-        write_user(json_str(m, "text", ""), NULL, json_get(m, "from"));
+    while (messages_wait() && (m = signals_shift(sig.messages))) {
+        const char *id = json_str(m, "messageId", "");
+        write_user(json_str(m, "text", ""), NULL, id, json_get(m, "from"));
+        if (*id)
+            report_taken(id);
         json_put(m);
     }
     while ((m = signals_shift(sig.guidance))) {
@@ -242,7 +263,7 @@ static bool one_turn(enum end *ret)
     if (!json_object_array_length(g.t.calls)) {
         events_turn_end();
         *ret = END_REACHED;
-        return json_object_array_length(sig.messages) > 0 && !sig.stop;
+        return messages_wait() && !sig.stop;
     }
     run_calls(self.ctx.n - 1, false);
     events_turn_end();
@@ -289,14 +310,16 @@ static bool next_goal(void)
         if (*id && json_arr_has(g.known, id)) {
             work = g.open; /* it was under way when the last process ended */
         } else if (*text) {
-            write_user(text, id, NULL);
+            write_user(text, id, NULL, NULL);
             work = true;
         }
+        if (*id)
+            report_taken(id);
         json_put(start);
         start = work ? NULL : signals_shift(sig.starts);
     }
     json_put(start);
-    return work || json_object_array_length(sig.messages) > 0;
+    return work || messages_wait();
 }
 
 static void idle(void)
@@ -357,7 +380,7 @@ int goal_loop(void)
     turn_init(&g.t);
     if (!next_goal() && g.any && !g.open) /* finished, but nobody was told */
         code = end_goal(END_REACHED);
-    else if (g.open || json_object_array_length(sig.messages))
+    else if (g.open || messages_wait())
         code = end_goal(run_goal());
     while (code < 0) {
         if (!wait_for_goal())

@@ -28,6 +28,8 @@ static struct {
     bool low, idle;
     char *result;
     json_object *exit;
+    json_object *taken; /* ids the kernel may forget, in order */
+    size_t n_taken;     /* of these in the call under way */
 } st;
 
 static void send_now(void);
@@ -47,6 +49,9 @@ static json_object *body(void)
 
     if (self.degraded && json_object_array_length(self.degraded))
         json_add(o, "degraded", json_object_get(self.degraded));
+    st.n_taken = st.taken ? json_object_array_length(st.taken) : 0;
+    if (st.n_taken)
+        json_add(o, "taken", json_dup(st.taken));
     if (st.result)
         json_add_str(o, "result", st.result);
     if (st.exit)
@@ -58,6 +63,8 @@ static void on_answer(json_object *result)
 {
     int64_t limit = json_int(result, "contextLimit", 0);
 
+    if (st.n_taken)
+        json_object_array_del_idx(st.taken, 0, st.n_taken);
     st.low = json_flag(json_obj(result, "quota"), "low", false);
     if (limit > 0)
         self.ctx.limit = limit;
@@ -155,6 +162,14 @@ void report_counters(void)
     if (st.call || st.timer.armed)
         return;
     timer_set(&st.timer, wait > 0 ? wait : 0);
+}
+
+void report_taken(const char *id)
+{
+    if (!st.taken)
+        st.taken = json_new_arr();
+    json_push_str(st.taken, id);
+    report_counters();
 }
 
 void report_full(void)

@@ -19,6 +19,8 @@ void report_state(const char *state, const char *waiting_on);
 void report_result(const char *text);
 /* Counters changed: told within 250 ms at the earliest. */
 void report_counters(void);
+/* A goal or message is in the conversation: told with the next report. */
+void report_taken(const char *id);
 /* All over again: after a restart of the kernel. */
 void report_full(void);
 /* Waits until what was said is acknowledged. True if so; false: timeout (ms; -1: none) or break. */

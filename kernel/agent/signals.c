@@ -12,7 +12,7 @@
 
 struct signals sig;
 
-#define STARTS_MAX 64
+#define STARTS_MAX 256
 #define TEXT_MAX   (1024 * 1024)
 
 static struct timer grace;
@@ -140,16 +140,20 @@ static void on_message(json_object *p)
 {
     cleanup(freep) char *text = with_attachments(json_str(p, "text", ""), p);
     json_object *agent = json_obj(p, "fromAgent");
+    const char *id = json_str(p, "messageId", "");
 
     if (json_object_array_length(sig.messages) >= MESSAGES_MAX) {
         log_warn("message dropped: %d are waiting", MESSAGES_MAX);
         return;
     }
+    for (size_t i = 0; *id && i < json_object_array_length(sig.messages); i++)
+        if (str_eq(json_str(json_object_array_get_idx(sig.messages, i), "messageId", ""), id))
+            return; /* sent again */
     cleanup(freep) char *full =
         agent ? xasprintf("Message from agent %s (PID %lld):\n%s", json_str(agent, "name", ""),
                           (long long)json_int(agent, "pid", 0), text)
               : xstrdup(text);
-    json_object *m = json_make("text:s", full);
+    json_object *m = json_make("text:s messageId:s", full, id);
     if (json_get(p, "from"))
         json_add(m, "from", json_object_get(json_get(p, "from")));
     json_push(sig.messages, m);

@@ -189,7 +189,7 @@ void job_watch(struct call *c, const struct caller *w)
 static void idle_timeout(void *arg)
 {
     struct proc *p = arg;
-    if (proc_idle(p) && p->phase == PH_LIVE)
+    if (proc_idle(p) && !p->inputs && p->phase == PH_LIVE)
         life_stop(p, "hibernate", "hibernate");
 }
 
@@ -288,6 +288,9 @@ void agent_report(struct call *c, const struct caller *w)
     }
     if (!err && exit_doc)
         err = note_exit(p, exit_doc);
+    if (!err)
+        err = input_taken(p, json_arr(c->params, "taken"));
+    input_send(p);
     if (err) {
         call_fail(c, err > 0 ? err : ERR_INTERNAL, "the report could not be recorded");
         return;

@@ -45,10 +45,8 @@ static void load_all(void)
         struct proc *p = proc_load(json_object_get_int64(json_object_array_get_idx(pids, i)));
         if (!p)
             continue;
-        unsigned max = N_ELEMS(p->restart_at), n = p->restarts > max ? max : (unsigned)p->restarts;
-        for (unsigned k = 0; k < n; k++) /* when they were is not kept: counted as recent */
-            p->restart_at[p->n_restart_at++] = mono_ms();
         proc_add(p);
+        input_load(p);
     }
 }
 
@@ -105,7 +103,7 @@ static void adopt_gone(struct proc *p, json_object *exit_doc)
         i.oom = json_flag(exit_doc, "oom", false);
     } else if (p->state == PS_PENDING && !p->cause) {
         p->phase = PH_REST;
-        p->resume = p->restarts > 0;
+        p->resume = p->restarts > 0 && p->inv == IV_RUNNING;
         life_event(p, EV_GO, &i);
         return;
     }
@@ -127,6 +125,8 @@ static void adopt(struct proc *p, json_object *agents, json_object *exits)
         struct life_info i = { .lost = true };
         p->phase = PH_LIVE;
         if (!p->hibernated) {
+            if (new_boot)
+                cause_set(p, "hibernate", "");
             life_event(p, EV_EXITED, &i);
             return;
         }

@@ -95,6 +95,7 @@ int proc_resume(struct proc *p)
         if (r)
             return r;
         sig_kick(p);
+        input_again(p); /* a frame may have been given up before it was frozen */
     }
     return sig_send(p, "SIGRESUME", NULL, "kernel");
 }
@@ -371,17 +372,24 @@ int proc_message(struct proc *p, const char *text, json_object *attachments, con
     cleanup(freep) char *full = agent ? xasprintf("Message from agent %s (PID %lld): %s",
                                                   agent->name, (long long)agent->pid, text)
                                       : xstrdup(text);
-    if (proc_final(p))
+    if (K.stopping)
+        return ERR_UNAVAIL;
+    if (life_closing(p))
         return ERR_CONFLICT;
-    if (proc_idle(p) && !p->n_sigs)
+    if (proc_idle(p) && (!p->inputs || p->phase == PH_REST))
         return life_goal(p, full, attachments);
     json_object *payload = json_make("text:s", text);
     json_add(payload, "from",
              agent ? json_make("pid:i name:s", agent->pid, agent->name)
                    : json_object_new_string(from));
+    if (agent)
+        json_add(payload, "fromAgent", json_make("pid:i name:s", agent->pid, agent->name));
     if (attachments)
         json_add(payload, "attachments", json_dup(attachments));
-    return sig_send(p, "SIGPIPE", payload, from);
+    int r = input_add(p, false, from, payload);
+    if (!r)
+        input_send(p);
+    return r;
 }
 
 static void one_signal(struct call *c, const struct caller *w, struct proc *p, int sig,

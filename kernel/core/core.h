@@ -61,6 +61,7 @@ extern const char *const phase_names[PH_COUNT];
 
 struct waiter;
 struct sig_item;
+struct input;
 
 struct proc {
     /* columns */
@@ -95,15 +96,16 @@ struct proc {
     uint64_t ready_start;
     int64_t mint_until;
     int tries;
-    char *next_goal; /* text of SIGSTART at step 8; NULL: the invocation's goal */
-    bool adopted;    /* found running by this kernel */
-    bool resume;     /* that goal was under way when the last host process ended */
-    int64_t restart_at[16];
+    bool adopted;           /* found running by this kernel */
+    bool resume;            /* that goal was under way when the last host process ended */
+    int64_t restart_at[16]; /* wall clock, ms; kept in the row */
     unsigned n_restart_at;
     struct sig_item *sig_first, *sig_last;
     unsigned n_sigs;
     struct ipc_call *sig_call;
     int sig_tries;
+    struct input *inputs; /* accepted, not yet taken by the agent; oldest first */
+    unsigned n_inputs;
     struct waiter *waiters;
     /* last report */
     int64_t report_seq, turn, calls_this_turn, context_used, last_activity;

@@ -109,7 +109,7 @@ void exit_classify(const struct exit_facts *f, struct verdict *v)
 /* True if one more restart is allowed; counts it. */
 static bool may_restart(struct proc *p)
 {
-    int64_t now = mono_ms();
+    int64_t now = now_ms();
     unsigned recent = 0, max = (unsigned)svc.config->max_restarts;
     if (max > N_ELEMS(p->restart_at))
         max = N_ELEMS(p->restart_at);
@@ -123,12 +123,17 @@ static bool may_restart(struct proc *p)
 static int record_restart(struct proc *p)
 {
     uint8_t nonce[sizeof p->nonce];
+    int64_t now = now_ms();
     rnd_bytes(nonce, sizeof nonce);
+    cleanup(json_putp) json_object *log = json_new_arr();
+    for (unsigned i = 0; i < p->n_restart_at; i++)
+        json_push(log, json_object_new_int64(p->restart_at[i]));
+    json_push(log, json_object_new_int64(now));
     db_begin(DB_FULL);
     (void)db_run(DB_FULL,
                  "UPDATE processes SET state='pending', waiting_on=NULL, frozen=0, kill_cause=NULL,"
-                 " sig_nonce=? WHERE pid=?",
-                 "bi", nonce, sizeof nonce, p->pid);
+                 " sig_nonce=?, restart_log=? WHERE pid=?",
+                 "bji", nonce, sizeof nonce, log, p->pid);
     (void)db_run(DB_FULL, "UPDATE invocations SET restarts=restarts+1, status='running' WHERE id=?",
                  "s", p->invocation_id);
     int r = db_commit(DB_FULL);
@@ -136,12 +141,12 @@ static int record_restart(struct proc *p)
         return r;
     memcpy(p->nonce, nonce, sizeof nonce);
     proc_make_key(p);
-    p->restart_at[p->n_restart_at++] = mono_ms();
+    p->restart_at[p->n_restart_at++] = now;
     p->restarts++;
     p->state = PS_PENDING;
     p->waiting_on = WO_NONE;
     p->frozen = false;
-    p->resume = true;
+    p->resume = p->inv != IV_IDLE;
     p->inv = IV_RUNNING;
     free(TAKE(p->cause));
     p->phase = PH_GONE;
@@ -200,9 +205,11 @@ static int record_final(struct proc *p, const struct verdict *v, int code, int s
     snprintf(node, sizeof node, "pid:%lld", (long long)p->pid);
     (void)db_run(DB_FULL, "UPDATE budgets SET tokens_reserved=0, usd_reserved=0 WHERE node=?", "s",
                  node);
+    (void)db_run(DB_FULL, "DELETE FROM inputs WHERE pid=?", "i", p->pid);
     int r = db_commit(DB_FULL);
     if (r)
         return r;
+    input_drop_all(p);
     p->state = v->state;
     p->waiting_on = WO_NONE;
     p->inv = v->inv;
@@ -345,7 +352,9 @@ static void drop_token(struct proc *p)
 
 int exit_record(struct proc *p, const struct life_info *i)
 {
-    bool idle = p->inv == IV_IDLE;
+    /* with work that waits it is not at rest: its death is a crash like any other */
+    bool asked = cause_is(p, "hibernate") || cause_is(p, "shutdown");
+    bool idle = p->inv == IV_IDLE && (asked || !p->inputs);
     bool started = p->phase == PH_LIVE || p->state != PS_PENDING || cause_is(p, "done") ||
                    cause_is(p, "failed");
     struct exit_facts f = { .cause = p->cause,
@@ -381,6 +390,8 @@ int exit_record(struct proc *p, const struct life_info *i)
         waiters_check(p);
         if (K.stop_call)
             status_check_stopped();
+        if (p->inputs && !K.stopping && life_wake(p)) /* came while it went to sleep */
+            log_error("pid %lld: could not be woken", (long long)p->pid);
     } else {
         exit_effects(p);
     }

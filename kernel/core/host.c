@@ -142,9 +142,10 @@ static json_object *hil_doc(void)
                      k->taint_policy);
 }
 
-static json_object *start_doc(const struct proc *p, int64_t last_seq, bool with_history)
+static json_object *start_doc(struct proc *p, int64_t last_seq, bool with_history)
 {
     json_object *r = p->requested;
+    cleanup(json_putp) json_object *start = input_start(p, false);
     json_object *fds = json_new_arr();
     if (with_history)
         json_push_str(fds, "history");
@@ -157,8 +158,8 @@ static json_object *start_doc(const struct proc *p, int64_t last_seq, bool with_
         p->parent_pid ? json_object_new_int64(p->parent_pid) : NULL, (int64_t)proc_depth(p),
         p->user, json_int(r, "uid", 0), json_str(r, "role", "user"),
         crews ? json_dup(crews) : json_new_arr(), agent);
-    json_add_str(d, "goal", p->next_goal ? p->next_goal : p->goal);
-    json_add_str(d, "goalId", p->goal_id);
+    json_add_str(d, "goal", json_str(start, "goal", p->goal));
+    json_add_str(d, "goalId", json_str(start, "goalId", ""));
     json_add_bool(d, "oneShot", p->one_shot);
     json_add_bool(d, "resume", p->resume);
     json_add_str(d, "systemPrompt", json_str(r, "systemPrompt", ""));

@@ -161,9 +161,8 @@ static void act_t2(struct proc *p, struct life_info *i)
 static void act_start(struct proc *p, struct life_info *i)
 {
     (void)i;
-    const char *goal = p->next_goal ? p->next_goal : p->goal;
     life_deadline(p, START_MS);
-    sig_start(p, json_make("goalId:s goal:s", p->goal_id, goal));
+    sig_start(p, input_start(p, true));
 }
 
 /* The first report of this host process (T3). */
@@ -181,7 +180,6 @@ static void act_live(struct proc *p, struct life_info *i)
         life_deadline(p, START_MS);
         return;
     }
-    free(TAKE(p->next_goal));
     waiters_check(p);
     sig_kick(p);
     log_info("pid %lld: %s runs as host process %d", (long long)p->pid, p->name, (int)p->host_pid);
@@ -471,40 +469,47 @@ void life_stop(struct proc *p, const char *kind, const char *reason)
     life_event(p, EV_STOP, &(struct life_info){ .reason = reason });
 }
 
+bool life_closing(const struct proc *p)
+{
+    return proc_final(p) || (p->cause && !cause_is(p, "hibernate"));
+}
+
+int life_wake(struct proc *p)
+{
+    int r = db_run(DB_FULL,
+                   "UPDATE processes SET state='pending', waiting_on=NULL, kill_cause=NULL "
+                   "WHERE pid=?",
+                   "i", p->pid);
+    if (r)
+        return r;
+    free(TAKE(p->cause));
+    p->resume = false;
+    p->state = PS_PENDING;
+    p->waiting_on = WO_NONE;
+    life_event(p, EV_GO, &(struct life_info){ 0 });
+    return 0;
+}
+
 int life_goal(struct proc *p, const char *goal, json_object *attachments)
 {
-    char id[UUID_LEN];
     const char *limit = NULL;
     int64_t quota = json_int(p->requested, "agentsQuota", -1);
     if (K.stopping)
         return ERR_UNAVAIL;
-    if (p->phase == PH_REST && quota_agents(p->user, quota, p, &limit))
+    if (life_closing(p))
+        return ERR_CONFLICT;
+    if ((p->phase == PH_REST || cause_is(p, "hibernate")) &&
+        quota_agents(p->user, quota, p, &limit))
         return ERR_LIMIT;
-    free(p->goal_id);
-    p->goal_id = xstrdup(uuid4(id));
-    timer_stop(&p->idle);
-    if (p->phase == PH_REST) {
-        int r = db_run(DB_FULL,
-                       "UPDATE processes SET state='pending', waiting_on=NULL, goal_id=?, "
-                       "kill_cause=NULL WHERE pid=?",
-                       "si", p->goal_id, p->pid);
-        if (r)
-            return r;
-        free(TAKE(p->cause));
-        free(p->next_goal);
-        p->next_goal = xstrdup(goal);
-        p->resume = false;
-        p->state = PS_PENDING;
-        p->waiting_on = WO_NONE;
-        life_event(p, EV_GO, &(struct life_info){ 0 });
-        return 0;
-    }
-    int r =
-        db_run(DB_NORMAL, "UPDATE processes SET goal_id=? WHERE pid=?", "si", p->goal_id, p->pid);
-    if (r)
-        return r;
-    json_object *payload = json_make("goalId:s goal:s", p->goal_id, goal);
+    json_object *payload = json_make("goal:s", goal);
     if (attachments)
         json_add(payload, "attachments", json_dup(attachments));
-    return sig_send(p, "SIGSTART", payload, "kernel");
+    int r = input_add(p, true, "kernel", payload);
+    if (r)
+        return r;
+    timer_stop(&p->idle);
+    if (p->phase == PH_REST)
+        return life_wake(p);
+    input_send(p);
+    return 0;
 }

@@ -50,6 +50,10 @@ int life_kill(struct proc *p, const char *reason, int *ret_n);
 void life_stop(struct proc *p, const char *kind, const char *reason);
 /* The agent shall go to work: SIGSTART with a new goal, waking a hibernated one. from: 0 a user. */
 int life_goal(struct proc *p, const char *goal, json_object *attachments);
+/* A hibernated agent gets a host process again, for what waits in its inputs. 0 or an error. */
+int life_wake(struct proc *p);
+/* True if this process is on its way out: nothing new is accepted for it. */
+bool life_closing(const struct proc *p);
 /* spawn.c: makes room for one more host process of this user: puts the longest-idle agent to sleep
  * if need be. 0; ERR_LIMIT with *limit naming the quota. */
 int quota_agents(const char *user, int64_t quota, const struct proc *but, const char **limit);
@@ -117,6 +121,20 @@ int sig_send(struct proc *p, const char *signal, json_object *payload, const cha
 void sig_start(struct proc *p, json_object *payload);
 void sig_kick(struct proc *p); /* sends what waits, if the agent listens now */
 void sig_drop_all(struct proc *p);
+
+/* input.c ------------------------------------------------------------------------------------ */
+/* Keeps a goal or message until the agent has taken it; payload taken. 0; ERR_LIMIT when 256 wait;
+ * or the database's error. */
+int input_add(struct proc *p, bool goal, const char *from, json_object *payload);
+void input_load(struct proc *p);  /* from the rows; once, after a start of the kernel */
+void input_send(struct proc *p);  /* what this host process has not been sent, if it is live */
+void input_again(struct proc *p); /* all of them: frames may have been given up */
+/* Payload of the SIGSTART of step 8, owned: the goal under way, else the oldest that waits. sent:
+ * it goes out now. */
+json_object *input_start(struct proc *p, bool sent);
+/* The agent has written these ids into its conversation. 0 or an error. */
+int input_taken(struct proc *p, json_object *ids);
+void input_drop_all(struct proc *p); /* from memory */
 
 /* wait.c ------------------------------------------------------------------------------------- */
 enum waiter_kind { WAITER_SPAWN, WAITER_WAIT, WAITER_AGENT_WAIT, WAITER_KILL };

@@ -163,6 +163,18 @@ static void load_text(struct proc *p, sqlite3_stmt *q)
     p->resolved = db_json(q, 17);
 }
 
+/* A clock that was put back makes none of them later than now. */
+static void load_restarts(struct proc *p, sqlite3_stmt *q)
+{
+    cleanup(json_putp) json_object *log = db_json(q, 41);
+    int64_t now = now_ms();
+    size_t n = log ? json_object_array_length(log) : 0;
+    for (size_t i = 0; i < n && i < N_ELEMS(p->restart_at); i++) {
+        int64_t at = json_object_get_int64(json_object_array_get_idx(log, i));
+        p->restart_at[p->n_restart_at++] = at < now ? at : now;
+    }
+}
+
 static void load_numbers(struct proc *p, sqlite3_stmt *q)
 {
     p->parent_pid = db_int(q, 18);
@@ -190,6 +202,7 @@ static void load_numbers(struct proc *p, sqlite3_stmt *q)
     p->exit_signal = (int)db_int(q, 39);
     if (sqlite3_column_bytes(q, 40) == (int)sizeof p->nonce)
         memcpy(p->nonce, sqlite3_column_blob(q, 40), sizeof p->nonce);
+    load_restarts(p, q);
     p->before_pause = PS_RUNNING;
     p->last_activity = p->spawned_at;
 }
@@ -204,7 +217,7 @@ struct proc *proc_load(int64_t pid)
         " p.keep_alive, p.frozen, p.hibernated, p.cleanup, p.state, p.waiting_on, i.status,"
         " p.host_pid, p.host_start, p.token_exp, p.context_limit, i.spawned_at, i.ended_at,"
         " i.restarts, i.tool_calls_total, i.tokens_in, i.tokens_out, i.cost_usd_micro,"
-        " p.exit_code, p.exit_signal, p.sig_nonce"
+        " p.exit_code, p.exit_signal, p.sig_nonce, p.restart_log"
         " FROM processes p JOIN invocations i ON i.id=p.invocation_id WHERE p.pid=?",
         "i", pid);
     struct proc *p = NULL;
@@ -228,9 +241,10 @@ void proc_free(struct proc *p)
     explicit_bzero(p->sig_key, sizeof p->sig_key);
     char *texts[] = { p->name,     p->version, p->user,    p->session_id,  p->invocation_id,
                       p->goal,     p->model,   p->lineage, p->atp_session, p->goal_id,
-                      p->token_id, p->cause,   p->token,   p->next_goal,   p->exit_reason };
+                      p->token_id, p->cause,   p->token,   p->exit_reason };
     for (size_t i = 0; i < N_ELEMS(texts); i++)
         free(texts[i]);
+    input_drop_all(p);
     json_put(p->requested);
     json_put(p->grants);
     json_put(p->denied);

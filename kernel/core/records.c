@@ -223,9 +223,9 @@ void sess_resume(struct call *c, const struct caller *w)
     }
     if (p->state == PS_PAUSED)
         r = session_resume_all(id);
-    else if (proc_idle(p))
+    if (!r && proc_idle(p) && (!p->inputs || p->phase == PH_REST))
         r = life_goal(p, goal, NULL);
-    if (!r && !str_empty(input) && !proc_idle(p) && p->state != PS_PENDING)
+    else if (!r && !str_empty(input))
         r = proc_message(p, input, NULL, w->user, NULL);
     if (r)
         call_fail(c, r > 0 ? r : ERR_INTERNAL, "session %s: %s", id, err_text(r));

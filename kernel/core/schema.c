@@ -90,5 +90,12 @@ static const char v1[] =
     " outcome TEXT NOT NULL) STRICT;"
     "CREATE INDEX installs_user ON installs(username, at);";
 
-const char *const schema_scripts[] = { v1 };
+static const char v2[] =
+    "CREATE TABLE inputs(seq INTEGER NOT NULL PRIMARY KEY,"
+    " pid INTEGER NOT NULL REFERENCES processes(pid) ON DELETE CASCADE, id TEXT NOT NULL,"
+    " goal INTEGER NOT NULL, sender TEXT NOT NULL, body TEXT NOT NULL) STRICT;"
+    "CREATE INDEX inputs_pid ON inputs(pid);"
+    "ALTER TABLE processes ADD COLUMN restart_log TEXT;";
+
+const char *const schema_scripts[] = { v1, v2 };
 const int schema_version = (int)(sizeof(schema_scripts) / sizeof(schema_scripts[0]));

@@ -94,7 +94,7 @@ static struct proc *longest_idle(const char *user, const struct proc *but)
     size_t pos = 0;
     struct proc *p, *best = NULL;
     while (proc_each(&pos, &p))
-        if (p != but && proc_hosted(p) && proc_idle(p) && p->phase == PH_LIVE &&
+        if (p != but && proc_hosted(p) && proc_idle(p) && !p->inputs && p->phase == PH_LIVE &&
             (!*user || str_eq(p->user, user)) && (!best || p->last_activity < best->last_activity))
             best = p;
     return best;
@@ -107,8 +107,8 @@ static unsigned counted(const char *user, const struct proc *but)
     unsigned n = 0;
     struct proc *p;
     while (proc_each(&pos, &p))
-        if (p != but && proc_hosted(p) && p->phase != PH_ENDING && !cause_is(p, "hibernate") &&
-            (!*user || str_eq(p->user, user)))
+        if (p != but && proc_hosted(p) && p->phase != PH_ENDING &&
+            (p->inputs || !cause_is(p, "hibernate")) && (!*user || str_eq(p->user, user)))
             n++;
     return n;
 }

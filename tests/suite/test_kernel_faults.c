@@ -334,6 +334,160 @@ static void a_stop_lets_idle_agents_sleep(void **state)
     arun_free(a);
 }
 
+/* --- what was accepted is done, whatever dies ------------------------------------------------- */
+
+static const char two_goals[] =
+    "{'rules':[{'match':{'contains':'hold'},'wait':'go','text':'Held.'}],"
+    "'steps':[{'text':'one'},{'text':'two'},{'text':'three'}]}";
+
+static void hibernate_soon(struct rig *g)
+{
+    cleanup(freep) char *k = rig_read(g, "etc/kernel.yaml");
+    const char *at = strstr(k, "spec:\n");
+    assert_non_null(at);
+    assert_null(strstr(k, "scheduler:"));
+    at += strlen("spec:\n");
+    cleanup(freep) char *text =
+        xasprintf("%.*s  scheduler: {hibernateAfterSec: 1}\n%s", (int)(at - k), k, at);
+    rig_write(g, "etc/kernel.yaml", text);
+}
+
+static bool going_to_sleep(void *arg)
+{
+    return db_number(arg, "SELECT count(*) FROM processes WHERE kill_cause LIKE 'hibernate%'") == 1;
+}
+
+static bool asleep(void *arg)
+{
+    return db_number(arg, "SELECT count(*) FROM processes WHERE hibernated=1") == 1;
+}
+
+static bool all_taken(void *arg)
+{
+    return db_number(arg, "SELECT count(*) FROM inputs") == 0;
+}
+
+/* The text came into the conversation once, and the model answered it. */
+static void answered(struct arun *a, const char *text, const char *answer)
+{
+    arun_wait(a, "agent.output", 2);
+    assert_string_equal(arun_output(a), answer);
+    assert_true(rig_until(all_taken, a));
+    cleanup(json_putp) json_object *lines = arun_lines(a);
+    size_t n = 0;
+    for (size_t i = 0; i < json_object_array_length(lines); i++)
+        n += str_eq(json_str(json_object_array_get_idx(lines, i), "content", ""), text);
+    assert_int_equal(n, 1);
+    arun_free(a);
+}
+
+static void a_goal_survives_a_dying_agent(void **state)
+{
+    struct arun *a = arun_new("anthropic", two_goals, NULL);
+    (void)state;
+    arun_spawn(a, "researcher", "first", false);
+    arun_wait_idle(a);
+    pid_t host = arun_host_pid(a);
+    kill(host, SIGSTOP); /* it takes no signal any more */
+    arun_signal(a, "SIGSTART", json_make("goal:s", "second"));
+    kill(host, SIGKILL);
+    answered(a, "second", "two");
+}
+
+static void a_message_survives_going_to_sleep(void **state)
+{
+    struct arun *a = arun_new("anthropic", two_goals, hibernate_soon);
+    (void)state;
+    arun_spawn(a, "researcher", "first", false);
+    arun_wait_idle(a);
+    pid_t host = arun_host_pid(a);
+    kill(host, SIGSTOP);
+    assert_true(rig_until(going_to_sleep, a));
+    json_put(arun_cmd(a, "proc", "session-resume",
+                      json_make("session_id:s input:s", a->session, "second")));
+    kill(host, SIGCONT);
+    answered(a, "second", "two");
+}
+
+static void a_wake_up_survives_the_kernel(void **state)
+{
+    struct arun *a = arun_new("anthropic", two_goals, hibernate_soon);
+    (void)state;
+    arun_spawn(a, "researcher", "first", false);
+    arun_wait_idle(a);
+    assert_true(rig_until(asleep, a));
+    pid_t kernel = rig_unit_pid(a->g, "kernel");
+    kill(a->g->init_pid, SIGSTOP); /* its host process is not started */
+    arun_signal(a, "SIGSTART", json_make("goal:s", "second"));
+    kill(kernel, SIGKILL);
+    kill(a->g->init_pid, SIGCONT);
+    answered(a, "second", "two");
+}
+
+static void a_message_survives_a_crash(void **state)
+{
+    struct arun *a = arun_new("anthropic", script, NULL);
+    (void)state;
+    arun_spawn(a, "researcher", "hold", false);
+    assert_true(prov_wait(a->p, 1));
+    arun_signal(a, "SIGPIPE", json_make("text:s", "and this"));
+    kill(arun_host_pid(a), SIGKILL); /* it had the frame, but has not written it down */
+    prov_release(a->p, "go");
+    arun_wait_idle(a);
+    assert_true(rig_until(all_taken, a));
+    cleanup(json_putp) json_object *lines = arun_lines(a);
+    size_t n = 0;
+    for (size_t i = 0; i < json_object_array_length(lines); i++)
+        n += str_eq(json_str(json_object_array_get_idx(lines, i), "content", ""), "and this");
+    assert_int_equal(n, 1);
+    arun_free(a);
+}
+
+static void db_write(struct arun *a, const char *sql)
+{
+    char path[400];
+    sqlite3 *db = NULL;
+    snprintf(path, sizeof path, "%s/data/avix.db", a->g->root);
+    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+    sqlite3_busy_timeout(db, 2000);
+    assert_int_equal(sqlite3_exec(db, sql, NULL, NULL, NULL), SQLITE_OK);
+    sqlite3_close(db);
+}
+
+static int64_t restarts_wanted;
+static bool restarted(void *arg)
+{
+    return db_number(arg, "SELECT restarts FROM invocations") == restarts_wanted && running(arg);
+}
+
+static void crash(struct arun *a, int64_t n)
+{
+    kill(arun_host_pid(a), SIGKILL);
+    restarts_wanted = n;
+    if (!rig_until(restarted, a))
+        arun_fail(a, "not restarted");
+}
+
+/* Three in ten minutes, by the clock, over restarts of the kernel too. */
+static void restarts_are_counted_by_time(void **state)
+{
+    struct arun *a = arun_new("anthropic", script, NULL);
+    (void)state;
+    arun_spawn(a, "researcher", "hold", false);
+    for (int i = 1; i <= 3; i++)
+        crash(a, i);
+    assert_int_equal(db_number(a, "SELECT json_array_length(restart_log) FROM processes"), 3);
+    db_write(a, "UPDATE processes SET restart_log='[1,2,3]'"); /* long ago */
+    rig_kill_unit(a->g, "kernel");
+    for (int i = 4; i <= 6; i++)
+        crash(a, i);
+    rig_kill_unit(a->g, "kernel");
+    kill(arun_host_pid(a), SIGKILL);
+    arun_wait_exit(a, 30);
+    assert_string_equal(a->exit_reason, "crashed: signal 9");
+    arun_free(a);
+}
+
 static void newer_database(struct rig *g)
 {
     char path[400];
@@ -439,6 +593,11 @@ int main(void)
         cmocka_unit_test(agents_outlive_the_kernel),
         cmocka_unit_test(a_reboot_interrupts),
         cmocka_unit_test(a_stop_lets_idle_agents_sleep),
+        cmocka_unit_test(a_goal_survives_a_dying_agent),
+        cmocka_unit_test(a_message_survives_going_to_sleep),
+        cmocka_unit_test(a_wake_up_survives_the_kernel),
+        cmocka_unit_test(a_message_survives_a_crash),
+        cmocka_unit_test(restarts_are_counted_by_time),
         cmocka_unit_test(a_newer_database_is_refused),
         cmocka_unit_test(a_full_disk_refuses_and_recovers),
     };
