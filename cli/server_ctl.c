@@ -219,9 +219,12 @@ int cmd_server_status(struct cli *c)
             printf("%s: %s\n", lines[i], json_str(o, lines[i], ""));
     for (size_t i = 0; units && i < json_object_array_length(units); i++) {
         json_object *u = json_object_array_get_idx(units, i), *missing = json_arr(u, "missing");
-        for (size_t k = 0; missing && k < json_object_array_length(missing); k++)
-            printf("%s: missing %s\n", json_str(u, "name", ""),
+        size_t n = missing ? json_object_array_length(missing) : 0;
+        for (size_t k = 0; k < n; k++)
+            printf("%s%s%s", k ? ", " : json_str(u, "name", ""), k ? "" : ": missing ",
                    json_object_get_string(json_object_array_get_idx(missing, k)));
+        if (n)
+            printf("\n");
     }
     json_put(o);
     return EX_DONE;

@@ -1,7 +1,7 @@
 /*
  * init.sock. Reading is for any process of our user; everything else needs the kernel's main
- * process or a process of our user (or root) that is no descendant of ours, so that the command
- * line gets through and no agent, service or sandbox does.
+ * process or a process of our user (or root) that is no descendant of ours and in our pid
+ * namespace, so that the command line gets through and no agent, service or sandbox does.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -53,6 +53,34 @@ static bool is_outside(const struct peer *p)
     return false;
 }
 
+/* How many pid namespaces deep a process is as we see it, 0 if it is gone. */
+static int ns_depth(pid_t pid)
+{
+    char path[40];
+    cleanup(freep) char *text = NULL;
+    size_t len;
+    int n = 0;
+
+    snprintf(path, sizeof(path), "/proc/%d/status", (int)pid);
+    char *p = file_read(path, 16384, &text, &len) ? NULL : strstr(text, "\nNSpid:");
+
+    if (!p)
+        return 0;
+    for (p += 7; *p && *p != '\n'; p++)
+        n += *p == '\t';
+    return n;
+}
+
+/* Whoever was put into a pid namespace of his own is shut in, be he our descendant or not. */
+static bool is_shut_in(const struct peer *p)
+{
+    static int own;
+
+    if (!own)
+        own = ns_depth(getpid());
+    return ns_depth(p->pid) != own || proc_start_time(p->pid) != p->start;
+}
+
 static bool is_kernel(const struct call *c)
 {
     const struct iunit *k = &units[UNIT_KERNEL];
@@ -67,21 +95,36 @@ static bool may_change(const struct call *c)
 {
     if (c->peer.pid <= 0 || !c->peer.start)
         return false;
-    return is_kernel(c) || ((c->peer.uid == geteuid() || c->peer.uid == 0) && is_outside(&c->peer));
+    if (is_kernel(c))
+        return true;
+    return (c->peer.uid == geteuid() || c->peer.uid == 0) && is_outside(&c->peer) &&
+           !is_shut_in(&c->peer);
 }
 
 /* --- units as JSON -------------------------------------------------------------------------------
  */
+
+/* Protections that do not hold for this unit. */
+static json_object *missing_json(const struct iunit *u)
+{
+    json_object *list = json_new_arr();
+
+    for (size_t i = 0; i < u->n_missing; i++)
+        json_push_str(list, u->missing[i]);
+    if (!cgroup_available())
+        json_push_str(list, "cgroup");
+    return list;
+}
 
 static json_object *unit_json(const struct iunit *u)
 {
     char since[RFC3339_LEN];
 
     return json_make(
-        "name:s kind:s state:s pid:i hostPid:i startTime:i restarts:i required:b since:s",
+        "name:s kind:s state:s pid:i hostPid:i startTime:i restarts:i required:b since:s missing:o",
         u->row->name, "builtin", unit_state_name(u), (int64_t)u->row->pid, (int64_t)u->pid,
-        (int64_t)u->start, (int64_t)u->restarts, (int)u->row->required,
-        rfc3339(u->since_ms, since));
+        (int64_t)u->start, (int64_t)u->restarts, (int)u->row->required, rfc3339(u->since_ms, since),
+        missing_json(u));
 }
 
 static json_object *last_exit(int status)
@@ -118,6 +161,7 @@ static void do_list(struct call *c)
                   agents_json(), reports_exits(), init.url,
                   init.admin_url[0] ? init.admin_url : NULL);
     json_add_str(o, "root", init.root);
+    json_add_str(o, "level", (char[]){ init.level, '\0' });
     json_add_int(o, "pid", getpid());
     json_add_bool(o, "stopping", init.stopping);
     call_reply(c, o);
@@ -144,18 +188,13 @@ static void do_status(struct call *c)
 
     if (!u)
         return;
-    json_object *o = unit_json(u), *missing = json_new_arr();
+    json_object *o = unit_json(u);
 
-    for (size_t i = 0; i < u->n_missing; i++)
-        json_push_str(missing, u->missing[i]);
-    if (!cgroup_available())
-        json_push_str(missing, "cgroup");
     json_add(o, "last_exit", last_exit(u->status));
     json_add_int(o, "memory", resident(u->pid));
     json_add_str(o, "log", logfile_path(u->log));
     json_add_str(o, "status", u->status_text);
     json_add_int(o, "ready_ms", u->boot_ms);
-    json_add(o, "missing", missing);
     call_reply(c, o);
 }
 

@@ -43,6 +43,7 @@ struct init {
     int lock_fd, run_lock_fd, stdout_fd, stderr_fd; /* the two as given to us */
     int64_t boot_start_ms;
     uint64_t start; /* our own start time */
+    char level;     /* of isolation: B, C or D */
     bool booted, stopping;
     bool unit_report; /* a sanitizer ended a unit: our own exit status says so */
     char **argv;
@@ -57,6 +58,10 @@ void preflight(void);    /* root, configuration, run dir, lock */
 void sockets_bind(void); /* Unix sockets of all units */
 int socket_of(enum unit_id u);
 void sockets_remove(void);
+/* --- level.c ---*/
+/* What stands between a guest and the rest of this host: 'B' namespaces, 'C' Landlock and seccomp,
+ * 'D' seccomp alone. Tries it in a child that ends at once. */
+char isolation_level(void);
 /* --- tcp.c ---*/
 /* Binds and listens on the user and the admin listener; fills init.url. */
 void tcp_bind(void);

@@ -141,6 +141,8 @@ static void run_dir_choose(void)
             (void)mkdir_p(parent, 0700);
         }
         ok = over[0] == '/' && path_fmt(path, sizeof(path), "%s", over) == 0;
+        for (size_t n = ok ? strlen(path) : 0; n > 1 && path[n - 1] == '/'; n--)
+            path[n - 1] = '\0'; /* behind a slash a link would not look like one */
         if (!ok || dir_check(path, &why))
             boot_fail(EXIT_CONFIG, "run directory %s: %s", over,
                       *why ? why : "must be an absolute path");
