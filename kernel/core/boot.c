@@ -133,6 +133,8 @@ static void adopt(struct proc *p, json_object *agents, json_object *exits)
         p->phase = PH_REST;
         if (cause_is(p, "kill"))
             life_event(p, EV_END, &i);
+        else if (p->state == PS_PENDING) /* it was being woken; again, if there is work */
+            (void)state_set(p, PS_WAITING, WO_SIGNAL, IV_IDLE, NULL);
     } else if (new_boot && !gone) {
         cause_set(p, "interrupted", "");
         p->phase = PH_LIVE;
@@ -173,6 +175,42 @@ static void adopt_all(json_object *list)
     for (size_t i = 0; i < n; i++)
         adopt(all[i], agents, exits);
     kill_unknown(agents);
+}
+
+/* Sleeping agents with work that waits: woken when a model can be asked. */
+#define WAKE_TRY_MS 500
+static struct timer waking;
+
+static void on_models(struct ipc_reply *r, void *arg)
+{
+    (void)arg;
+    if (K.stopping)
+        return;
+    if (r->err == ERR_UNAVAIL || r->err == ERR_TIMEOUT || r->err == ERR_BUSY) {
+        timer_set(&waking, WAKE_TRY_MS);
+        return;
+    }
+    size_t n = 0, pos = 0;
+    struct proc *p;
+    cleanup(freep) struct proc **all = xcalloc(K.procs.n + 1, sizeof(void *));
+    while (proc_each(&pos, &p))
+        if (p->phase == PH_REST && p->inputs && !life_closing(p))
+            all[n++] = p;
+    for (size_t i = 0; i < n; i++)
+        if (life_wake(all[i]))
+            log_error("pid %lld: could not be woken", (long long)all[i]->pid);
+}
+
+static void wake_all(void *arg)
+{
+    size_t pos = 0;
+    struct proc *p;
+    (void)arg;
+    while (proc_each(&pos, &p))
+        if (p->phase == PH_REST && p->inputs) {
+            (void)svc_call("llm/models", json_new(), NULL, 5000, on_models, NULL);
+            return;
+        }
 }
 
 #define DAY_MS (24LL * 3600 * 1000)
@@ -220,6 +258,8 @@ static void on_list(struct ipc_reply *r, void *arg)
     K.recovered = true;
     timer_init(&daily, svc.loop, archive, NULL);
     archive(NULL);
+    timer_init(&waking, svc.loop, wake_all, NULL);
+    wake_all(NULL);
     server_pause(svc.server, false);
     svc_ready();
 }

@@ -424,6 +424,30 @@ static void a_wake_up_survives_the_kernel(void **state)
     answered(a, "second", "two");
 }
 
+static void a_wake_up_survives_a_reboot(void **state)
+{
+    struct arun *a = arun_new("anthropic", two_goals, hibernate_soon);
+    (void)state;
+    arun_spawn(a, "researcher", "first", false);
+    arun_wait_idle(a);
+    assert_true(rig_until(asleep, a));
+    kill(a->g->init_pid, SIGSTOP);
+    arun_signal(a, "SIGSTART", json_make("goal:s", "second"));
+    ws_close(a->w);
+    rig_crash(a->g);
+    assert_int_equal(rig_boot(a->g, NULL, NULL, 0), 0);
+    a->w = ws_admin(a->g);
+    assert_non_null(a->w);
+    assert_true(
+        ws_send(a->w, json_make("type:s events:o", "subscribe", json_tokener_parse("[\"*\"]"))));
+    assert_true(rig_until(all_taken, a));
+    assert_true(rig_until(asleep, a)); /* done with it */
+    cleanup(json_putp) json_object *lines = arun_lines(a);
+    assert_string_equal(json_str(arun_line(lines, "user", 1), "content", ""), "second");
+    assert_string_equal(json_str(arun_line(lines, "assistant", 1), "content", ""), "two");
+    arun_free(a);
+}
+
 static void a_message_survives_a_crash(void **state)
 {
     struct arun *a = arun_new("anthropic", script, NULL);
@@ -596,6 +620,7 @@ int main(void)
         cmocka_unit_test(a_goal_survives_a_dying_agent),
         cmocka_unit_test(a_message_survives_going_to_sleep),
         cmocka_unit_test(a_wake_up_survives_the_kernel),
+        cmocka_unit_test(a_wake_up_survives_a_reboot),
         cmocka_unit_test(a_message_survives_a_crash),
         cmocka_unit_test(restarts_are_counted_by_time),
         cmocka_unit_test(a_newer_database_is_refused),
