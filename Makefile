@@ -157,11 +157,22 @@ $(BUILD)/bench: $(call obj_of,$(BENCH_SRC)) $(LIBRIG) $(LIBAVIX)
 $(BUILD)/bench-router: $(call obj_of,tests/bench/router/main.c tests/bench/measure.c) $(BUILD)/room-router.a $(LIBRIG) $(LIBAVIX)
 	$(CC) $^ $(LDFLAGS_ALL) $(call libs_of,libwebsockets) $(LF_ALL) -o $@
 
-FUZZ_CC ?= clang-14
-$(BUILD)/fuzz/%: tests/fuzz/%.c $(COMMON_SRC)
+FUZZ_CC    ?= clang-14
+FUZZ_FLAGS := -std=gnu17 -g -O1 -fsanitize=address,undefined -D_GNU_SOURCE -DAVIX_VERSION=\"$(VERSION)\" -DAVIX_SAN=1 \
+  -I. -include common/base/banned.h $(CF_ALL)
+FUZZ_LIB   := $(BUILD)/fuzz/libavix.a
+$(BUILD)/fuzz/obj/%.o: %.c
 	@mkdir -p $(@D)
-	$(FUZZ_CC) -std=gnu17 -g -O1 -fsanitize=fuzzer,address,undefined -D_GNU_SOURCE -DAVIX_VERSION=\"$(VERSION)\" -DAVIX_SAN=1 \
-	  -I. -include common/base/banned.h $(CF_ALL) $< $(COMMON_SRC) $(shell sed -n 's|^// links: ||p' tests/fuzz/$*.c) $(LF_ALL) -o $@
+	$(FUZZ_CC) $(FUZZ_FLAGS) -fsanitize=fuzzer-no-link -MMD -MP -c $< -o $@
+$(FUZZ_LIB): $(patsubst %.c,$(BUILD)/fuzz/obj/%.o,$(COMMON_SRC))
+	@rm -f $@
+	ar rcs $@ $^
+# The room's sources that a target needs stand in its line "// links:".
+define fuzz_rules
+$(BUILD)/fuzz/$(1): $(BUILD)/fuzz/obj/tests/fuzz/$(1).o $(patsubst %.c,$(BUILD)/fuzz/obj/%.o,$(shell sed -n 's|^// links: ||p' tests/fuzz/$(1).c)) $(FUZZ_LIB)
+	$(FUZZ_CC) -fsanitize=fuzzer,address,undefined $$^ $(LF_ALL) -o $$@
+endef
+$(foreach f,$(notdir $(FUZZERS)),$(eval $(call fuzz_rules,$(f))))
 fuzz: $(FUZZERS)
 FUZZ_SECONDS ?= 30
 fuzz-smoke: fuzz
@@ -181,4 +192,4 @@ install: all
 clean:
 	rm -rf build build-*
 
--include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)
+-include $(shell find $(BUILD)/obj $(BUILD)/fuzz/obj -name '*.d' 2>/dev/null)
