@@ -7,8 +7,11 @@
 
 #include <curl/curl.h>
 #include <errno.h>
+#include <fcntl.h>
+#include <linux/close_range.h>
 #include <strings.h>
 #include <sys/queue.h>
+#include <unistd.h>
 
 #include "common/base/clock.h"
 
@@ -72,6 +75,7 @@ static int socket_fn(CURL *easy, curl_socket_t fd, int what, void *arg, void *so
         return 0;
     }
     if (!s) {
+        (void)fcntl(fd, F_SETFD, FD_CLOEXEC); /* curl leaves its sockets open over exec */
         s = xcalloc(1, sizeof *s);
         watch_init(&s->w, g.loop, fd, on_socket, NULL);
         curl_multi_assign(g.multi, fd, s);
@@ -106,6 +110,7 @@ int http_init(struct loop *l)
     g.multi = curl_multi_init();
     if (!g.multi)
         return -ENOMEM;
+    (void)close_range(3, ~0U, CLOSE_RANGE_CLOEXEC); /* curl's pair for waking up */
     TAILQ_INIT(&g.dirty);
     timer_init(&g.timer, l, on_timer, NULL);
     curl_multi_setopt(g.multi, CURLMOPT_SOCKETFUNCTION, socket_fn);
