@@ -471,7 +471,7 @@ static void followers_end(struct follower *f, struct proc *n, int err, const cha
         if (n)
             waiter_park(n, f->call, WAITER_SPAWN, SPAWN_WAIT_MS);
         else
-            call_fail(f->call, err, "%s", why);
+            call_fail(f->call, err, "%s", why ? why : err_text(err));
         free(f);
         f = next;
     }
