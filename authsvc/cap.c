@@ -431,8 +431,9 @@ static json_object *atp_state(const char *token)
     if (!claims)
         return invalid(reason);
     json_object *o =
-        json_make("valid:b pid:i expires_at:s refresh_window_ms:i", 1, (int64_t)0,
-                  json_str(claims, "expiresAt", ""), auth.conf->policy.refresh_window_ms);
+        json_make("valid:b pid:i expires_at:s refresh_window_ms:i require_tls:b", 1, (int64_t)0,
+                  json_str(claims, "expiresAt", ""), auth.conf->policy.refresh_window_ms,
+                  (int)auth.conf->policy.require_tls);
     json_object_object_foreach (claims, key, v) {
         json_add(o, key, json_object_get(v));
     }

@@ -61,6 +61,7 @@ static json_object *token_reply(const struct identity *id, const char *session, 
                                token, t3, session, id->name, id->uid, role_name(id->role), crews);
     explicit_bzero(token, strlen(token));
     json_add_int(o, "refresh_window_ms", p->refresh_window_ms);
+    json_add_bool(o, "require_tls", p->require_tls);
     return o;
 }
 
@@ -85,6 +86,7 @@ static void succeed(struct login *l, const struct identity *id)
     struct session *s =
         sessions_add(auth.sessions, session, id->name, l->remote, l->client, now, expires);
     s->role = id->role;
+    json_add_int(l->reply, "sessions", sessions_of(auth.sessions, id->name, now));
     auth.n.logins++;
     log_info("login: %s from %s", id->name, l->remote);
     sessions_save(auth.sessions, now, answer_saved, l);

@@ -152,3 +152,13 @@ size_t sessions_count(const struct sessions *s)
 {
     return s->by_id.n;
 }
+
+int64_t sessions_of(const struct sessions *s, const char *identity, int64_t now)
+{
+    const struct session *x;
+    int64_t n = 0;
+
+    for (size_t i = 0; (x = sessions_each(s, &i));)
+        n += x->expires_at > now && str_eq(x->identity, identity);
+    return n;
+}

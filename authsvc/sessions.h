@@ -26,4 +26,6 @@ void sessions_drop(struct sessions *s, const char *id);
 void sessions_save(struct sessions *s, int64_t now, store_fn fn, void *arg);
 /* Iterates as map_each does. */
 struct session *sessions_each(const struct sessions *s, size_t *pos);
+/* Those of one identity that have not expired. */
+int64_t sessions_of(const struct sessions *s, const char *identity, int64_t now);
 size_t sessions_count(const struct sessions *s);

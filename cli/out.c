@@ -76,7 +76,10 @@ static bool harmful(uint32_t c)
     return c < 0x20 || (c >= 0x7f && c < 0xa0) || c == 0xad || c == 0x61c ||
            (c >= 0x200b && c <= 0x200f) || (c >= 0x2028 && c <= 0x202e) ||
            (c >= 0x2060 && c <= 0x206f) || c == 0xfeff || (c >= 0xfff9 && c <= 0xfffb) ||
-           (c >= 0xe0000 && c <= 0xe007f);
+           c == 0x34f || c == 0x115f || c == 0x1160 || c == 0x17b4 || c == 0x17b5 ||
+           (c >= 0x180b && c <= 0x180f) || c == 0x3164 || c == 0xffa0 ||
+           (c >= 0xfe00 && c <= 0xfe0e) || (c >= 0x1d173 && c <= 0x1d17a) ||
+           (c >= 0xe0000 && c <= 0xe01ef);
 }
 
 void print_safe(FILE *f, const char *s, size_t len, bool multi)
@@ -97,10 +100,28 @@ void print_safe(FILE *f, const char *s, size_t len, bool multi)
     }
 }
 
+/* The same document with what could drive a terminal written as \u escapes: it stands in strings
+ * only. */
 void print_json(json_object *o)
 {
-    printf("%s\n", json_object_to_json_string_ext(o, JSON_C_TO_STRING_PLAIN |
-                                                         JSON_C_TO_STRING_NOSLASHESCAPE));
+    const char *s =
+        json_object_to_json_string_ext(o, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE);
+    size_t len = strlen(s);
+    for (size_t i = 0, n; i < len; i += n) {
+        uint32_t c = 0;
+        n = decode((const unsigned char *)s + i, len - i, &c);
+        if (n == 0) { /* not UTF-8: no JSON either */
+            fputs("\\ufffd", stdout);
+            n = 1;
+        } else if (!harmful(c)) {
+            fwrite(s + i, 1, n, stdout);
+        } else if (c < 0x10000) {
+            printf("\\u%04x", c);
+        } else {
+            printf("\\u%04x\\u%04x", 0xd800 + ((c - 0x10000) >> 10), 0xdc00 + (c & 0x3ff));
+        }
+    }
+    putchar('\n');
 }
 
 void table_init(struct table *t, const struct column *cols, size_t n_cols)
@@ -268,7 +289,8 @@ void print_fields(json_object *o)
                             ? json_object_get_string(val)
                             : json_object_to_json_string_ext(
                                   val, JSON_C_TO_STRING_SPACED | JSON_C_TO_STRING_NOSLASHESCAPE);
-        printf("%s: ", key);
+        print_safe(stdout, key, strlen(key), false);
+        fputs(": ", stdout);
         print_safe(stdout, s, strlen(s), false);
         putchar('\n');
     }

@@ -190,12 +190,15 @@ bool forwarded_for(const char *header, json_object *proxies, char *out, size_t s
         }
         while (n && (s[n - 1] == ' ' || s[n - 1] == '\t'))
             n--;
+        out[0] = '\0';
         if (!n || n >= size)
             return false;
         memcpy(out, s, n);
         out[n] = '\0';
-        if (!addr_bytes(out, bytes))
+        if (!addr_bytes(out, bytes)) {
+            out[0] = '\0';
             return false;
+        }
         if (!cidr_match(out, proxies))
             return true;
         end = start ? start - 1 : 0;

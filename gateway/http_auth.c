@@ -6,6 +6,7 @@
 #include "gateway/hosts.h"
 #include "gateway/http.h"
 #include "gateway/metrics.h"
+#include "gateway/surplus.h"
 
 #define AUTH_MS 28000
 
@@ -105,6 +106,7 @@ static void token_reply(struct req *r, json_object *result, const struct ident *
     if (r->want_cookie)
         set_cookie(r, token, cookie, sizeof(cookie));
     sock_known(r->s);
+    surplus_check(i, json_int(result, "sessions", 0));
     http_json(r, 200, cookie,
               json_make("token:s expiresAt:s sessionId:s identity:s role:s",
                         r->want_cookie ? "" : token, rfc3339(i->exp_ms, ts), i->session,
@@ -166,9 +168,9 @@ void http_login(struct req *r)
         return;
     }
     r->want_cookie = json_flag(o, "cookie", false);
-    p = json_make("identity:s credential:s remote:s secure:b listener:s",
-                  json_str(o, "identity", ""), json_str(o, "credential", ""), r->f.remote,
-                  (int)r->f.secure, r->s->l->admin ? "admin" : "user");
+    p = json_make("identity:s credential:s remote:s secure:b admin:b", json_str(o, "identity", ""),
+                  json_str(o, "credential", ""), r->f.remote, (int)r->f.secure,
+                  (int)r->s->l->admin);
     if (json_get(o, "otp"))
         json_add_str(p, "otp", json_str(o, "otp", ""));
     if (r->agent[0])

@@ -36,6 +36,7 @@ struct ident_query {
 };
 
 int64_t ident_refresh_window_ms = 300000;
+bool ident_require_tls;
 static struct entries cache = TAILQ_HEAD_INITIALIZER(cache);
 static struct map by_key, sessions;
 static unsigned n_cached, revocations;
@@ -186,6 +187,7 @@ struct ident *ident_learn(const char *token, json_object *answer, const struct i
     char key[65];
 
     ident_refresh_window_ms = json_int(answer, "refresh_window_ms", ident_refresh_window_ms);
+    ident_require_tls = json_flag(answer, "require_tls", ident_require_tls);
     if (!exp)
         exp = instant(answer, "expires_at");
     if (!who[0] || !sid[0] || role == ROLE_NONE || !exp || strlen(who) >= sizeof(like->identity) ||

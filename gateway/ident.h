@@ -56,6 +56,8 @@ void ident_cancel(struct ident_query *q); /* fn will not run */
 
 /* policy.token_refresh_window as authsvc last said it. */
 extern int64_t ident_refresh_window_ms;
+/* policy.require_tls likewise: an insecure connection may not be upgraded. */
+extern bool ident_require_tls;
 /* A usable token at this moment. */
 bool ident_live(const struct ident *i, int64_t now_ms);
 /* The _user object for a call; yours. */

@@ -140,7 +140,8 @@ static void look_at_head(struct sock *s, const char *head, size_t len)
         else if (head_get(head, len, "cookie", value, sizeof(value))) {
             static char cookie[WEB_HEAD_MAX];
 
-            if (cookie_get(value, cookie_name(false), cookie, sizeof(cookie)))
+            if (cookie_get(value, cookie_name(false), cookie, sizeof(cookie)) ||
+                cookie_get(value, cookie_name(true), cookie, sizeof(cookie)))
                 token = cookie_open(cookie, s);
         }
     }
@@ -537,22 +538,32 @@ static void copy_custom(struct lws *wsi, const char *name, char *out, size_t siz
         out[0] = '\0';
 }
 
+/* Any of these shows that someone stands between us and the client, believed or not. */
+static const char *const forwarding[] = { "x-forwarded-proto:", "x-forwarded-host:", "forwarded:" };
+static const enum lws_token_indexes forwarding_known[] = { WSI_TOKEN_X_FORWARDED_FOR,
+                                                           WSI_TOKEN_HTTP_X_REAL_IP,
+                                                           WSI_TOKEN_HTTP_VIA };
+
 static void read_forwarding(struct lws *wsi, const struct sock *s, struct facts *f)
 {
-    char xff[1024], proto[16], host[300];
+    static char xff[WEB_HEAD_MAX]; /* cut short it would lose the end, the part a proxy wrote */
+    char proto[16], host[300];
     json_object *proxies = svc.config->trusted_proxies;
     bool trusted = cidr_match(s->remote, proxies);
 
     copy_token(wsi, WSI_TOKEN_X_FORWARDED_FOR, xff, sizeof(xff));
     copy_custom(wsi, "x-forwarded-proto:", proto, sizeof(proto));
     copy_custom(wsi, "x-forwarded-host:", host, sizeof(host));
-    f->forwarded =
-        xff[0] || proto[0] || host[0] || lws_hdr_total_length(wsi, WSI_TOKEN_X_FORWARDED_FOR) > 0;
+    for (size_t i = 0; i < N_ELEMS(forwarding_known); i++)
+        f->forwarded |= lws_hdr_total_length(wsi, forwarding_known[i]) > 0;
+    for (size_t i = 0; i < N_ELEMS(forwarding); i++)
+        f->forwarded |= lws_hdr_custom_length(wsi, forwarding[i], (int)strlen(forwarding[i])) >= 0;
     f->secure = s->l->tls;
     if (!trusted)
         return;
     if (xff[0] && !forwarded_for(xff, proxies, f->remote, sizeof(f->remote)))
-        str_copy(f->remote, sizeof(f->remote), s->remote);
+        /* garbage stands for no address, least of all for the proxy's own */
+        str_copy(f->remote, sizeof(f->remote), f->remote[0] ? s->remote : "unknown");
     if (proto[0])
         f->secure = str_eq(proto, "https");
     if (host[0])

@@ -188,6 +188,8 @@ int ws_confirm(struct lws *wsi, struct sock *s)
         return refuse(wsi, s, 401, ATP_EEXPIRED, "the token has expired");
     if (!ident_live(i, now_ms()))
         return refuse(wsi, s, 401, ATP_EAUTH, "the token is not valid");
+    if (ident_require_tls && !f.secure)
+        return refuse(wsi, s, 426, ATP_EPERM, "TLS is required");
     if (n_ws >= WEB_CONNS_MAX || conns_of(i->identity) >= WEB_USER_CONNS) {
         metric_add("limited_total", "limit=\"connections\"", 1);
         return refuse(wsi, s, 429, ATP_ELIMIT, "too many connections");

@@ -2,7 +2,11 @@
 #include "cli/client/url.h"
 
 #include <errno.h>
+#include <netdb.h>
+#include <netinet/in.h>
 #include <stdio.h>
+#include <strings.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -63,10 +67,36 @@ static bool uid_trusted(unsigned long uid)
            (stat(str_empty(run) ? "/run/avix" : run, &st) == 0 && st.st_uid == uid);
 }
 
+static bool is_loopback(const struct sockaddr *sa)
+{
+    const struct sockaddr_in *v4 = (const void *)sa;
+    const struct sockaddr_in6 *v6 = (const void *)sa;
+    uint32_t ip;
+    if (sa->sa_family == AF_INET)
+        ip = ntohl(v4->sin_addr.s_addr);
+    else if (IN6_IS_ADDR_V4MAPPED(&v6->sin6_addr))
+        ip = (uint32_t)v6->sin6_addr.s6_addr[12] << 24 | v6->sin6_addr.s6_addr[15];
+    else
+        return IN6_IS_ADDR_LOOPBACK(&v6->sin6_addr) || IN6_IS_ADDR_UNSPECIFIED(&v6->sin6_addr);
+    return ip >> 24 == 127 || ip == 0;
+}
+
+/* Any spelling that leads to this machine: names in any case, 127.1, 0.0.0.0, mapped addresses. */
+static bool host_is_loopback(const char *host)
+{
+    struct addrinfo hints = { .ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM }, *list = NULL;
+    bool yes = false;
+    if (getaddrinfo(host, NULL, &hints, &list) != 0)
+        return strcasecmp(host, "localhost") == 0; /* nothing to connect to */
+    for (const struct addrinfo *a = list; a; a = a->ai_next)
+        yes |= (a->ai_family == AF_INET || a->ai_family == AF_INET6) && is_loopback(a->ai_addr);
+    freeaddrinfo(list);
+    return yes;
+}
+
 bool listener_is_ours(const struct url *u)
 {
-    if (strcmp(u->host, "localhost") != 0 && !str_starts(u->host, "127.") &&
-        strcmp(u->host, "::1") != 0)
+    if (!host_is_loopback(u->host))
         return true;
     static const char *const tables[] = { "/proc/net/tcp", "/proc/net/tcp6" };
     bool ok = true;
