@@ -153,6 +153,14 @@ static enum granted user_granted(const struct ident *id, const struct entry *e)
     return policy_allows(p, e->name) ? YES : NO;
 }
 
+bool tool_always(const char *tool)
+{
+    for (size_t i = 0; i < N_ELEMS(always); i++)
+        if (str_eq(always[i], tool))
+            return true;
+    return false;
+}
+
 static enum granted granted(const struct rcall *c, const struct entry *e)
 {
     if (c->via && c->env.res[RES_AS].len && !ident_granted(c->via, e->name))
@@ -161,10 +169,7 @@ static enum granted granted(const struct rcall *c, const struct entry *e)
         return user_granted(c->id, e);
     if (ident_granted(c->id, e->name))
         return YES;
-    for (size_t i = 0; c->id->kind == CALLER_AGENT && i < N_ELEMS(always); i++)
-        if (str_eq(always[i], e->name))
-            return YES;
-    return NO;
+    return c->id->kind == CALLER_AGENT && tool_always(e->name) ? YES : NO;
 }
 
 static json_object *tool_data(const struct entry *e)

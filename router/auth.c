@@ -16,6 +16,8 @@
 
 TAILQ_HEAD(ident_list, ident);
 
+static char runtime_mark; /* value of the names that only the claim runtime has */
+
 static struct {
     struct hmac *cap, *atp, *svc;
     struct map by_sig;
@@ -103,6 +105,11 @@ static void cache_add(struct ident *id, const char *token, size_t len)
     id->refs++;
 }
 
+bool ident_runtime_only(const struct ident *id, const char *tool)
+{
+    return map_get(&id->granted, tool) == &runtime_mark;
+}
+
 bool ident_granted(const struct ident *id, const char *tool)
 {
     const char *pos = id->unit_patterns;
@@ -164,13 +171,13 @@ static bool copy_claim(json_object *claims, const char *key, char *out, size_t s
     return str_copy(out, size, json_str(claims, key, ""));
 }
 
-static void grant_names(struct ident *id, json_object *names)
+static void grant_names(struct ident *id, json_object *names, void *mark)
 {
     for (size_t i = 0; names && i < json_object_array_length(names); i++) {
         json_object *n = json_object_array_get_idx(names, i);
 
         if (json_object_is_type(n, json_type_string))
-            map_put(&id->granted, json_object_get_string(n), id);
+            map_put(&id->granted, json_object_get_string(n), mark);
     }
 }
 
@@ -200,8 +207,8 @@ static bool from_cap(struct ident *id, json_object *claims)
     id->budgets = json_obj(claims, "budgets");
     if (id->budgets)
         json_object_get(id->budgets);
-    grant_names(id, json_arr(claims, "granted"));
-    grant_names(id, json_arr(claims, "runtime"));
+    grant_names(id, json_arr(claims, "runtime"), &runtime_mark);
+    grant_names(id, json_arr(claims, "granted"), id);
     snprintf(key, sizeof(key), "a:%lld", (long long)id->pid);
     id->load = load_get(key, id->kind);
     return id->pid > 0 && id->host_pid > 0 && id->host_start && expiry(id, claims) &&

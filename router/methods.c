@@ -31,6 +31,16 @@ static bool may_call(const struct ident *id, const struct entry *e)
     return p && policy_allows(p, e->name);
 }
 
+/* Its own tools, what it was granted and what everyone has; not what only its executor needs. */
+static bool listed_as_granted(const struct ident *id, const struct entry *e)
+{
+    if (e->scope)
+        return true;
+    if (id->kind == CALLER_AGENT && tool_always(e->name))
+        return true;
+    return may_call(id, e) && !ident_runtime_only(id, e->name);
+}
+
 static void list_one(struct listing *l, const struct entry *e)
 {
     json_object *d = e->descriptor, *o;
@@ -42,7 +52,7 @@ static void list_one(struct listing *l, const struct entry *e)
     if (*l->keyword && !strcasestr(e->name, l->keyword) &&
         !strcasestr(json_str(d, "description", ""), l->keyword))
         return;
-    if (l->granted_only && !e->scope && !may_call(l->id, e))
+    if (l->granted_only && !listed_as_granted(l->id, e))
         return;
     o = json_make("name:s description:s state:s", e->name, json_str(d, "description", ""),
                   tool_state_name(e->state));

@@ -72,6 +72,9 @@ struct ident *auth_agent(int64_t pid);
 struct ident *ident_of_reader(json_object *caller);
 void ident_unref(struct ident *id);
 bool ident_granted(const struct ident *id, const char *tool);
+/* The executor may call it, but it is no grant: a list of what was granted leaves it out. */
+bool ident_runtime_only(const struct ident *id, const char *tool);
+bool tool_always(const char *tool); /* every agent may call it */
 /* Merges a revocation set ({tokens, sessions, users, lineages}); whole: replaces the old one. */
 void auth_revoked(json_object *set, bool whole);
 /* False until the revocation set has been fetched: only service tokens pass. */

@@ -71,7 +71,7 @@ bool token_offers(const char *tool)
 {
     json_object *runtime = json_arr(self.claims, "runtime");
 
-    return token_grants(tool) || !runtime || !json_arr_has(runtime, tool);
+    return !runtime || !json_arr_has(runtime, tool); /* granted by name or not */
 }
 
 bool token_spend(const char *tool)

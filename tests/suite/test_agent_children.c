@@ -81,6 +81,34 @@ static void no_more_than_the_parent(void **state)
     arun_free(a);
 }
 
+/* Its group grants llm/complete by name; what only the executor needs stays the executor's. */
+static void no_runtime_tools_for_the_model(void **state)
+{
+    static const char *const never[] = { "llm__complete",      "llm__stream_complete",
+                                         "llm__models",        "kernel__agent__",
+                                         "kernel__resource__", "kernel__snap__create" };
+    struct arun *a = arun_new("anthropic", "{'steps':[{'text':'done'}]}", NULL);
+
+    (void)state;
+    arun_spawn(a, "kernel.agent", "go", false);
+    arun_wait_idle(a);
+    cleanup(json_putp) json_object *log = prov_log(a->p);
+    const char *text = json_text(log);
+    assert_non_null(strstr(text, "llm__status"));
+    for (size_t i = 0; i < N_ELEMS(never); i++)
+        if (strstr(text, never[i]))
+            fail_msg("%s", never[i]);
+    cleanup(json_putp) json_object *st = arun_cmd(a, "proc", "stat", json_make("pid:i", a->pid));
+    json_object *granted = json_arr(json_obj(st, "body"), "granted");
+    assert_true(json_arr_has(granted, "llm/status"));
+    for (size_t i = 0; i < json_object_array_length(granted); i++) {
+        const char *name = json_object_get_string(json_object_array_get_idx(granted, i));
+        if (str_starts(name, "kernel/agent/") || str_eq(name, "kernel/resource/request"))
+            fail_msg("%s", name);
+    }
+    arun_free(a);
+}
+
 static bool alone(void *arg)
 {
     struct arun *a = arg;
@@ -117,6 +145,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(spawn_and_wait),
         cmocka_unit_test(no_more_than_the_parent),
+        cmocka_unit_test(no_runtime_tools_for_the_model),
         cmocka_unit_test(killed_with_the_parent),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -316,6 +316,33 @@ static void refusals_in_order(void **state)
     json_put(tools.result);
 }
 
+/* Granted and always present ones; what only the executor needs can be called, but is not listed.
+ */
+static void the_list_of_grants(void **state)
+{
+    json_object *runtime = json_new_arr();
+    json_push_str(runtime, "echo/echo");
+    json_push_str(runtime, "echo/slow");
+    cleanup(freep) char *t = rig_token(g, "echo/slow", json_make("runtime:o", runtime));
+    struct got list = call(t, "sys/tools", "{\"granted_only\":true}");
+    json_object *rows = json_arr(list.result, "tools");
+    bool slow = false, always = false;
+
+    (void)state;
+    assert_int_equal(list.err, 0);
+    for (size_t i = 0; i < json_object_array_length(rows); i++) {
+        const char *name = json_str(json_object_array_get_idx(rows, i), "name", "");
+        slow = slow || str_eq(name, "echo/slow");
+        always = always || str_eq(name, "sys/tools");
+        assert_string_not_equal(name, "echo/echo");
+    }
+    assert_true(slow && always);
+    json_put(list.result);
+    struct got o = call(t, "echo/echo", "{}");
+    assert_int_equal(o.err, 0);
+    json_put(o.result);
+}
+
 static void destructive_calls_need_an_approval(void **state)
 {
     cleanup(freep) char *t = rig_token(g, "kernel/proc/kill", NULL);
@@ -577,6 +604,7 @@ int main(void)
         cmocka_unit_test(slow_writers_are_served_and_bounded),
         cmocka_unit_test(one_request_per_connection),
         cmocka_unit_test(refusals_in_order),
+        cmocka_unit_test(the_list_of_grants),
         cmocka_unit_test(destructive_calls_need_an_approval),
         cmocka_unit_test(reserved_names_are_not_believed),
         cmocka_unit_test(nonsense_from_an_owner),
