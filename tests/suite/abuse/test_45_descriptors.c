@@ -15,6 +15,7 @@
 
 #include "common/base/fsx.h"
 #include "common/base/globpat.h"
+#include "common/ipc/peer.h"
 #include "common/svc/unit.h"
 #include "tests/suite/agent_run.h"
 
@@ -168,12 +169,22 @@ static const char *wrong_with(const struct holder *h, pid_t pid, int fd, const c
     return file_listed(h, to) ? NULL : "a file that is not listed";
 }
 
+/* For anyone else there is nothing to see, which is tested further down. */
+static void need_root(void)
+{
+    if (geteuid() == 0)
+        return;
+    print_message("SKIPPED: only root sees the descriptors of a process that is not dumpable\n");
+    skip();
+}
+
 static void units_hold_what_is_listed(void **state)
 {
     char to[4096];
     int bad = 0;
 
     (void)state;
+    need_root();
     assert_int_equal(N_ELEMS(holders), UNIT_COUNT);
     for (size_t i = 0; i < N_ELEMS(holders); i++) {
         enum unit_id u = unit_by_name(holders[i].name);
@@ -213,6 +224,7 @@ static void an_agent_holds_what_is_listed(void **state)
     char to[4096], want[600], row[400];
 
     (void)state;
+    need_root();
     assert_true(pid > 0);
     assert_true(leads(pid, 0, to, sizeof to));
     assert_string_equal(to, "/dev/null");
@@ -266,6 +278,92 @@ static void a_sandbox_holds_three(void **state)
         n++;
     }
     assert_in_range(n, 2, 3);
+}
+
+static void slept(struct ipc_reply *r, void *arg)
+{
+    (void)r;
+    (void)arg;
+}
+
+/* Processes below this one; at most max. */
+static size_t below(pid_t top, pid_t *out, size_t max)
+{
+    size_t n = 0;
+    DIR *d = opendir("/proc");
+
+    for (struct dirent *e; d && (e = readdir(d));) {
+        pid_t pid = (pid_t)strtol(e->d_name, NULL, 10), up = pid;
+
+        for (int i = 0; i < 20 && up > 1 && up != top; i++)
+            up = proc_parent(up);
+        if (pid > 1 && pid != top && up == top && n < max)
+            out[n++] = pid;
+    }
+    if (d)
+        closedir(d);
+    return n;
+}
+
+/* A helper that a unit starts has its three and what makes the sandbox: nothing of the unit's. */
+static int foreign(pid_t pid)
+{
+    char to[4096];
+    int bad = 0;
+
+    for (int fd = 3; fd < 1024; fd++)
+        if (leads(pid, fd, to, sizeof to) &&
+            (str_starts(to, "socket:[") || str_starts(to, a->g->root) ||
+             str_starts(to, a->g->run_dir) || strstr(to, "memfd:keys") || strstr(to, "[pidfd]"))) {
+            print_message("child %d holds %d: %s\n", (int)pid, fd, to);
+            bad++;
+        }
+    return bad;
+}
+
+static bool is_running(const char *program, pid_t pid)
+{
+    char path[64];
+    cleanup(freep) char *text = NULL;
+    size_t len;
+
+    snprintf(path, sizeof path, "/proc/%d/cmdline", (int)pid);
+    return file_read(path, 1 << 20, &text, &len) == 0 && str_eq(text, program);
+}
+
+static void children_of_units_hold_nothing_of_theirs(void **state)
+{
+    cleanup(freep) char *t = rig_token(a->g, "exec/shell", NULL);
+    cleanup(json_putp) json_object *p = json_make("code:s", "sleep 29.5");
+    struct loop *l = loop_new();
+    struct ipc_req q = {
+        .sock = rig_sock(a->g, "router.sock"), .method = "exec/shell", .token = t, .params = p
+    };
+    pid_t pids[64];
+    size_t n = 0;
+    bool seen = false;
+    int bad = 0;
+
+    (void)state;
+    need_root();
+    struct ipc_call *c = ipc_start(l, &q, NULL, slept, NULL);
+    for (int64_t end = mono_ms() + 10000; !seen && mono_ms() < end;) {
+        loop_step(l, false);
+        n = below(rig_unit_pid(a->g, "execsvc"), pids, N_ELEMS(pids));
+        for (size_t i = 0; i < n; i++)
+            seen |= is_running("sleep", pids[i]);
+    }
+    for (size_t i = 0; i < n; i++)
+        bad += foreign(pids[i]);
+    if (seen)
+        ipc_cancel(c);
+    loop_free(l);
+    if (!seen) {
+        print_message("SKIPPED: no sandbox here\n");
+        skip();
+    }
+    assert_true(n >= 2);
+    assert_int_equal(bad, 0);
 }
 
 /* --- what a process may and may not --------------------------------------------------------------
@@ -400,6 +498,7 @@ int main(void)
         cmocka_unit_test(units_hold_what_is_listed),
         cmocka_unit_test(an_agent_holds_what_is_listed),
         cmocka_unit_test(a_sandbox_holds_three),
+        cmocka_unit_test(children_of_units_hold_nothing_of_theirs),
         cmocka_unit_test(every_process_is_closed_to_its_user),
         cmocka_unit_test(filters_are_on),
         cmocka_unit_test(an_agent_has_no_capability),
