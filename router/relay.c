@@ -543,6 +543,7 @@ void rcall_own(struct rcall *c)
     json_object *params = rcall_params(c);
 
     c->loaded = true;
+    c->budgeted = false; /* it runs */
     c->phase = R_OWN;
     c->e->fn(c, params);
     json_put(params);
