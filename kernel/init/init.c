@@ -171,7 +171,7 @@ static void boot(const sigset_t *set)
     preflight();
     (void)log_level_parse(init.opts.log_level, &level);
     log_init("init", true, level);
-    init.level = isolation_level();
+    isolation_check();
     keys_load();
     init.loop = loop_new();
     own_log_open();

@@ -59,9 +59,9 @@ void sockets_bind(void); /* Unix sockets of all units */
 int socket_of(enum unit_id u);
 void sockets_remove(void);
 /* --- level.c ---*/
-/* What stands between a guest and the rest of this host: 'B' namespaces, 'C' Landlock and seccomp,
- * 'D' seccomp alone. Tries it in a child that ends at once. */
-char isolation_level(void);
+/* Finds what stands between a guest and the rest of this host, into init.level: 'B' namespaces, 'C'
+ * Landlock and seccomp, 'D' seccomp alone. Ends the boot if the configuration asks for more. */
+void isolation_check(void);
 /* --- tcp.c ---*/
 /* Binds and listens on the user and the admin listener; fills init.url. */
 void tcp_bind(void);

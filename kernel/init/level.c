@@ -63,9 +63,17 @@ static bool namespaces_work(void)
     return pid > 0 && WIFEXITED(status) && WEXITSTATUS(status) == 0;
 }
 
-char isolation_level(void)
+void isolation_check(void)
 {
+    init.level = 'D';
     if (namespaces_work())
-        return 'B';
-    return landlock_abi() >= 1 ? 'C' : 'D';
+        init.level = 'B';
+    else if (landlock_abi() >= 1)
+        init.level = 'C';
+    /* users of their own for units and guests (level A) are not to be had: never less in silence */
+    if (str_eq(init.config->uids, "require"))
+        boot_fail(EXIT_CONFIG,
+                  "%s/etc/kernel.yaml: spec.isolation.uids: 'require' asks for level A, this is "
+                  "level %c",
+                  init.root, init.level);
 }

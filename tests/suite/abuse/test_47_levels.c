@@ -19,7 +19,7 @@
 #include "common/base/err.h"
 #include "common/svc/sandbox.h"
 #include "common/svc/unit.h"
-#include "tests/rig/rig.h"
+#include "tests/suite/agent_run.h"
 
 #define NOT_HERE 90
 
@@ -108,6 +108,46 @@ static bool exec_has_looked(void *arg)
     return yes;
 }
 
+static void with_required_jail(struct rig *g)
+{
+    char *text = rig_read(g, "etc/kernel.yaml");
+    cleanup(freep) char *more = xasprintf("%s  agents:\n    jail: require\n", text);
+
+    rig_write(g, "etc/kernel.yaml", more);
+    free(text);
+}
+
+/* An agent says that it has no jail, and does not start where one is required. */
+static void check_agent(char level)
+{
+    struct arun *a = arun_new("anthropic", "{'default':{'text':'Idle now.'}}", NULL);
+    char path[64];
+    bool said;
+
+    arun_spawn(a, "researcher", "x", false);
+    arun_wait_idle(a);
+    snprintf(path, sizeof path, "/proc/%lld/status.yaml", (long long)a->pid);
+    json_object *r = arun_cmd(a, "fs", "read", json_make("path:s", path));
+    said = strstr(json_str(json_obj(r, "body"), "content", ""), "jail: ") != NULL;
+    if (said != (level != 'B'))
+        fail_msg("at level %c: %s", level, json_text(r));
+    json_put(r);
+    arun_free(a);
+    if (level == 'B')
+        return;
+    a = arun_new("anthropic", "{'default':{'text':'Idle now.'}}", with_required_jail);
+    r = ws_cmd(a->w, "proc", "spawn", json_make("agent:s goal:s", "researcher", "x"));
+    if (json_flag(r, "ok", false)) {
+        json_object *e = ws_event(a->w, "agent.exit", 20000);
+
+        assert_non_null(e);
+        assert_int_not_equal(json_int(json_obj(e, "body"), "exitCode", 1), 0);
+        json_put(e);
+    }
+    json_put(r);
+    arun_free(a);
+}
+
 static void check_level(char level)
 {
     struct rig *g = rig_new(NULL);
@@ -130,6 +170,9 @@ static void check_level(char level)
         assert_non_null(strstr(out, "gateway: missing landlock"));
     free(out);
     rig_stop(g);
+#if !defined(AVIX_SAN) && !defined(AVIX_COVERAGE)
+    check_agent(level);
+#endif
 }
 
 /* In a process of its own, because a filter stays. */
@@ -150,6 +193,28 @@ static void at(char level)
         skip();
     }
     assert_int_equal(st, 0);
+}
+
+/* "require" asks for level A: users of their own for units, which no host has without root, and
+ * which this version has nowhere. */
+static void level_a_cannot_be_required(void **state)
+{
+    struct rig_opts o = { .no_start = true };
+    struct rig *g = rig_new(&o);
+    char err[1024] = "";
+
+    (void)state;
+    rig_write(g, "etc/kernel.yaml",
+              "apiVersion: avix/v1\nkind: KernelConfig\nspec: {isolation: {uids: require}, models: "
+              "{default: builtin/rules-1}}\n");
+    assert_int_equal(rig_boot(g, NULL, err, sizeof err), 78);
+    if (!strstr(err, "etc/kernel.yaml: spec.isolation.uids"))
+        fail_msg("%s", err);
+    rig_write(g, "etc/kernel.yaml",
+              "apiVersion: avix/v1\nkind: KernelConfig\nspec: {isolation: {uids: auto}, models: "
+              "{default: builtin/rules-1}}\n");
+    assert_int_equal(rig_boot(g, NULL, NULL, 0), 0);
+    rig_stop(g);
 }
 
 static bool namespaces_here(void)
@@ -194,6 +259,7 @@ int main(void)
         cmocka_unit_test(with_namespaces),
         cmocka_unit_test(without_namespaces),
         cmocka_unit_test(without_both),
+        cmocka_unit_test(level_a_cannot_be_required),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
