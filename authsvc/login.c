@@ -6,6 +6,7 @@
 #include "authsvc/login.h"
 
 #include "authsvc/cap.h"
+#include "common/base/b64.h"
 #include "common/base/clock.h"
 #include "common/base/err.h"
 #include "common/base/fsx.h"
@@ -76,6 +77,20 @@ static void answer_saved(int err, void *arg)
     login_free(l);
 }
 
+/* Who is counted. A name that nobody has may be a password in the wrong field: the counters, and
+ * their file, know it by a MAC. */
+static const char *counted_as(const char *identity, char out[NAME_MAX_LEN + 1])
+{
+    uint8_t sum[32];
+
+    if (!*identity || auth_conf_find(auth.conf, identity))
+        return identity;
+    hmac_sum(auth.atp_key, identity, strlen(identity), sum);
+    out[0] = '?';
+    hex_encode(sum, 16, out + 1);
+    return out;
+}
+
 static void succeed(struct login *l, const struct identity *id)
 {
     int64_t now = now_ms(), expires;
@@ -111,8 +126,10 @@ static void alert(const struct login *l)
 
 static void count_failure(const struct login *l)
 {
+    char name[NAME_MAX_LEN + 1];
+
     auth.n.refused++;
-    if (lockout_failed(auth.lockout, l->identity, l->addr, now_ms()))
+    if (lockout_failed(auth.lockout, counted_as(l->identity, name), l->addr, now_ms()))
         alert(l);
 }
 
@@ -290,8 +307,9 @@ void auth_login(struct call *c, const struct caller *who)
         str_copy(l->addr, sizeof(l->addr), remote);
     const struct identity *id = auth_conf_find(auth.conf, identity);
     admin = admin && l->known_addr && addr_loopback(&l->from);
-    int64_t wait = lockout_wait(auth.lockout, identity, l->addr, id && id->type == CRED_PASSWORD,
-                                admin, now_ms());
+    char name[NAME_MAX_LEN + 1];
+    int64_t wait = lockout_wait(auth.lockout, counted_as(identity, name), l->addr,
+                                id && id->type == CRED_PASSWORD, admin, now_ms());
     if (wait) {
         login_free(l);
         limited(c, wait);

@@ -1,4 +1,5 @@
 /* avix-llmsvc: every call to a model provider. */
+#include "common/base/envx.h"
 #include "llmsvc/core.h"
 #include "llmsvc/service.h"
 
@@ -16,5 +17,6 @@ static const struct svc_spec spec = {
 
 int main(int argc, char **argv)
 {
+    env_hide(); /* provider keys may be in it */
     return svc_main(&spec, argc, argv);
 }
