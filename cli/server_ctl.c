@@ -181,6 +181,45 @@ int cmd_server_stop(struct cli *c)
     return r;
 }
 
+static bool all_lack(json_object *units, const char *what)
+{
+    for (size_t i = 0; i < json_object_array_length(units); i++)
+        if (!json_arr_has(json_arr(json_object_array_get_idx(units, i), "missing"), what))
+            return false;
+    return true;
+}
+
+/* One line; shared: what every unit lacks, else what only this one does. */
+static void print_lack(const char *who, json_object *missing, json_object *units, bool shared)
+{
+    const char *sep = ": missing ";
+
+    for (size_t k = 0; missing && k < json_object_array_length(missing); k++) {
+        const char *what = json_object_get_string(json_object_array_get_idx(missing, k));
+
+        if (all_lack(units, what) != shared)
+            continue;
+        printf("%s%s%s", *sep == ':' ? who : "", sep, what);
+        sep = ", ";
+    }
+    if (*sep == ',')
+        printf("\n");
+}
+
+static void print_missing(json_object *units)
+{
+    size_t n = units ? json_object_array_length(units) : 0;
+
+    if (n)
+        print_lack("every unit", json_arr(json_object_array_get_idx(units, 0), "missing"), units,
+                   true);
+    for (size_t i = 0; i < n; i++) {
+        json_object *u = json_object_array_get_idx(units, i);
+
+        print_lack(json_str(u, "name", ""), json_arr(u, "missing"), units, false);
+    }
+}
+
 int cmd_server_status(struct cli *c)
 {
     static const struct column cols[] = { { "NAME", false },
@@ -217,15 +256,7 @@ int cmd_server_status(struct cli *c)
     for (size_t i = 0; i < N_ELEMS(lines); i++)
         if (json_str(o, lines[i], NULL))
             printf("%s: %s\n", lines[i], json_str(o, lines[i], ""));
-    for (size_t i = 0; units && i < json_object_array_length(units); i++) {
-        json_object *u = json_object_array_get_idx(units, i), *missing = json_arr(u, "missing");
-        size_t n = missing ? json_object_array_length(missing) : 0;
-        for (size_t k = 0; k < n; k++)
-            printf("%s%s%s", k ? ", " : json_str(u, "name", ""), k ? "" : ": missing ",
-                   json_object_get_string(json_object_array_get_idx(missing, k)));
-        if (n)
-            printf("\n");
-    }
+    print_missing(units);
     json_put(o);
     return EX_DONE;
 }
