@@ -3,6 +3,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -593,6 +594,35 @@ static void stranger_of_another_uid(void **state)
     assert_int_equal(WEXITSTATUS(status), 0);
 }
 
+/* 4096 connections that say nothing: the next is told, and when one goes there is room again. */
+static void so_many_connections(void **state)
+{
+    static int fds[4096];
+    struct rlimit l = { 8192, 8192 };
+    cleanup(freep) char *t = rig_token(g, ALL, NULL);
+    cleanup(freep) char *body = xasprintf(
+        "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"echo/echo\",\"params\":{\"_token\":\"%s\"}}",
+        t);
+    int fd, n = 0;
+    const char *got = "";
+
+    (void)state;
+    if (setrlimit(RLIMIT_NOFILE, &l))
+        skip();
+    while (n < 4096 && (fds[n] = ipc_connect(rig_sock(g, "router.sock"), false)) >= 0)
+        n++;
+    assert_int_equal(n, 4096);
+    fd = raw_open();
+    got = raw_read(fd);
+    assert_non_null(strstr(got, "-32008"));
+    for (int i = 0; i < n; i++)
+        close(fds[i]);
+    do
+        got = raw_call(body);
+    while (strstr(got, "-32008"));
+    assert_non_null(strstr(got, "\"result\""));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -615,6 +645,7 @@ int main(void)
         cmocka_unit_test(slow_readers_hold_the_owner_back),
         cmocka_unit_test(owner_dies),
         cmocka_unit_test(stranger_of_another_uid),
+        cmocka_unit_test(so_many_connections),
         cmocka_unit_test(budgets_are_counted),
     };
 
