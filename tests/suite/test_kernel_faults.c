@@ -231,7 +231,58 @@ static void after_step_6(enum victim v)
     finish(a, s, "after step 6");
 }
 
-/* Steps 8 and 9: the first report is durable. */
+/* A connection to the router that it has not accepted: state 02 without an inode. */
+static bool router_is_asked(void *arg)
+{
+    struct arun *a = arg;
+    char line[512], sock[200], path[256], state[8];
+    unsigned long inode;
+    bool found = false;
+    FILE *f = fopen("/proc/net/unix", "re");
+    assert_non_null(f);
+    snprintf(sock, sizeof sock, "%s/router.sock", a->g->run_dir);
+    while (!found && fgets(line, sizeof line, f))
+        found = sscanf(line, "%*s %*s %*s %*s %*s %7s %lu %255s", state, &inode, path) == 3 &&
+                str_eq(state, "02") && inode == 0 && str_eq(path, sock);
+    (void)fclose(f);
+    return found || running(a); /* it was faster than the freeze */
+}
+
+/* Step 7: the kernel is frozen while the router takes the tools, so no SIGSTART follows. */
+static void after_step_7(enum victim v)
+{
+    struct arun *a = arun_new("anthropic", script, NULL);
+    struct spawning s = spawn_begin(a, "k");
+    assert_true(rig_until(host_there, a));
+    agent_signal(a, SIGSTOP);
+    assert_true(rig_until(identity_there, a));
+    rig_signal_unit(a->g, "router", SIGSTOP);
+    agent_signal(a, SIGCONT);
+    assert_true(rig_until(router_is_asked, a));
+    pid_t kernel = rig_unit_pid(a->g, "kernel");
+    kill(kernel, SIGSTOP);
+    rig_signal_unit(a->g, "router", SIGCONT);
+    if (v == V_ROUTER)
+        rig_signal_unit(a->g, "router", SIGKILL);
+    else
+        strike(a, v);
+    kill(kernel, SIGCONT);
+    finish(a, s, "after step 7");
+}
+
+/* Step 9: the caller has its reply, and asks again with the same key. */
+static void after_step_9(enum victim v)
+{
+    struct arun *a = arun_new("anthropic", script, NULL);
+    spawn_end(a, spawn_begin(a, "k"));
+    int64_t pid = a->pid;
+    strike(a, v);
+    struct spawning again = spawn_begin(a, "k");
+    finish(a, again, "after step 9");
+    assert_int_equal(pid, 100);
+}
+
+/* Step 8: the first report is durable. */
 static void after_step_8(enum victim v)
 {
     struct arun *a = arun_new("anthropic", script, NULL);
@@ -262,7 +313,9 @@ AT(step_3)
 AT(step_4)
 AT(step_5)
 AT(step_6)
+AT(step_7)
 AT(step_8)
+AT(step_9)
 
 static void agents_outlive_the_kernel(void **state)
 {
@@ -613,7 +666,9 @@ int main(void)
         STEP(step_4),
         STEP(step_5),
         STEP(step_6),
+        STEP(step_7),
         STEP(step_8),
+        STEP(step_9),
         cmocka_unit_test(agents_outlive_the_kernel),
         cmocka_unit_test(a_reboot_interrupts),
         cmocka_unit_test(a_stop_lets_idle_agents_sleep),
