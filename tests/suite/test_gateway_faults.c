@@ -462,9 +462,16 @@ static void an_acknowledged_event_is_kept_once(void **state)
 
         if (i == 1)
             rig_kill_unit(g, "gateway"); /* the ring remembers over a crash */
-        if (i == 1)
-            become("kernel");
-        assert_int_equal(ipc_call(&q, &r), 0);
+        /* init writes the table too, whenever a unit changes: then we were not the kernel */
+        int e = ERR_METHOD;
+        for (int n = 0; n < 50 && e == ERR_METHOD; n++) {
+            if (n || i == 1)
+                become("kernel");
+            e = ipc_call(&q, &r);
+            if (e == ERR_METHOD)
+                ipc_reply_done(&r);
+        }
+        assert_int_equal(e, 0);
         seq[i] = json_int(r.result, "seq", -1);
         ipc_reply_done(&r);
         json_put(p);

@@ -488,6 +488,9 @@ static void an_agent_has_no_capability(void **state)
     static const char *const sets[] = { "CapInh", "CapPrm", "CapEff", "CapAmb" };
 
     (void)state;
+#if defined(AVIX_SAN) || defined(AVIX_COVERAGE)
+    skip(); /* an agent does not seal itself in such a build */
+#endif
     for (size_t i = 0; i < N_ELEMS(sets); i++)
         assert_int_equal(status_of(arun_host_pid(a), sets[i], 16), 0);
 }

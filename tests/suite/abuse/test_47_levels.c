@@ -73,7 +73,7 @@ static bool lacks(json_object *unit, const char *what)
 }
 
 /* A unit of the network is the only one that wears Landlock. */
-static bool wears_landlock(enum unit_id u)
+static bool __attribute__((unused)) wears_landlock(enum unit_id u)
 {
     return (unit_rows[u].sandbox & SBX_NO_EXEC) && !(unit_rows[u].sandbox & SBX_NO_NET);
 }
