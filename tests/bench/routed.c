@@ -287,7 +287,7 @@ static void syscalls(const struct mini *m)
             row_skip(rows[i].name, "the process cannot be traced");
         else
             row_limit(rows[i].name, "calls", floor(per * 10) / 10, NAN, rows[i].limit,
-                      "counted by ptrace over 200 calls");
+                      "by ptrace over 200 calls, cut to 0.1; traced, nobody preempts");
     }
     unpin(0);
     free(s.frame);
@@ -358,10 +358,11 @@ static void throughput(const struct mini *m, const struct floors *f)
                      .p99 = NAN,
                      .floor = median(theirs, RATE_RUNS),
                      .target = 0.9,
-                     .ratio = quantile(ratio, RATE_RUNS, 1.0) };
+                     .ratio = median(ratio, RATE_RUNS) };
 
     str_copy(r.name, sizeof(r.name), "call.rate.64");
-    str_copy(r.note, sizeof(r.note), "64 callers, all cores, against an epoll relay; at least");
+    str_copy(r.note, sizeof(r.note),
+             "64 callers, all cores, median of 3 against an epoll relay; at least");
     r.pass = r.ratio >= r.target;
     row_add(&r);
     free(s.frame);
