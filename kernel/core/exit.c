@@ -390,7 +390,8 @@ int exit_record(struct proc *p, const struct life_info *i)
         waiters_check(p);
         if (K.stop_call)
             status_check_stopped();
-        if (p->inputs && K.recovered && !K.stopping && life_wake(p)) /* came while it went to sleep */
+        if (p->inputs && K.recovered && !K.stopping &&
+            life_wake(p)) /* came while it went to sleep */
             log_error("pid %lld: could not be woken", (long long)p->pid);
     } else {
         exit_effects(p);

@@ -143,5 +143,6 @@ int input_taken(struct proc *p, json_object *ids)
     }
     for (size_t i = 0; i < n; i++)
         drop(p, json_object_get_string(json_object_array_get_idx(ids, i)));
+    waiters_check(p);
     return 0;
 }

@@ -103,7 +103,7 @@ static bool due(const struct proc *p, enum waiter_kind kind)
         return proc_final(p) && !has_descendants(p);
     case WAITER_WAIT:
     case WAITER_AGENT_WAIT:
-        return proc_final(p) || proc_idle(p);
+        return proc_final(p) || (proc_idle(p) && !p->inputs); /* else it has more to do */
     }
     return false;
 }

@@ -447,6 +447,25 @@ static void a_goal_survives_a_dying_agent(void **state)
     answered(a, "second", "two");
 }
 
+static void a_wait_is_for_what_was_sent_before(void **state)
+{
+    struct arun *a = arun_new("anthropic", two_goals, NULL);
+    (void)state;
+    arun_spawn(a, "researcher", "first", false);
+    arun_wait_idle(a);
+    pid_t host = arun_host_pid(a);
+    kill(host, SIGSTOP);
+    arun_signal(a, "SIGSTART", json_make("goal:s", "second"));
+    cleanup(json_putp) json_object *early =
+        arun_cmd(a, "proc", "wait", json_make("pid:i timeout:i", a->pid, (int64_t)1));
+    assert_string_equal(json_str(json_obj(early, "body"), "final_status", ""), "timeout");
+    kill(host, SIGCONT);
+    cleanup(json_putp) json_object *done =
+        arun_cmd(a, "proc", "wait", json_make("pid:i timeout:i", a->pid, (int64_t)20));
+    assert_string_equal(json_str(json_obj(done, "body"), "result", ""), "two");
+    arun_free(a);
+}
+
 static void a_message_survives_going_to_sleep(void **state)
 {
     struct arun *a = arun_new("anthropic", two_goals, hibernate_soon);
@@ -673,6 +692,7 @@ int main(void)
         cmocka_unit_test(a_reboot_interrupts),
         cmocka_unit_test(a_stop_lets_idle_agents_sleep),
         cmocka_unit_test(a_goal_survives_a_dying_agent),
+        cmocka_unit_test(a_wait_is_for_what_was_sent_before),
         cmocka_unit_test(a_message_survives_going_to_sleep),
         cmocka_unit_test(a_wake_up_survives_the_kernel),
         cmocka_unit_test(a_wake_up_survives_a_reboot),
