@@ -23,6 +23,13 @@
 
 #define NOT_HERE 90
 
+/* Builds that confine nothing, because their runtimes need more calls. */
+#if defined(AVIX_SAN) || defined(AVIX_COVERAGE)
+#define CONFINED 0
+#else
+#define CONFINED 1
+#endif
+
 static int refuse(scmp_filter_ctx f, int err, int call)
 {
     return seccomp_rule_add(f, SCMP_ACT_ERRNO((uint32_t)err), call, 0);
@@ -84,12 +91,10 @@ static void check_unit(struct rig *g, enum unit_id u, char level)
     bool degraded = str_eq(json_str(row, "state", ""), "degraded");
 
     assert_non_null(json_arr(row, "missing"));
-#if !defined(AVIX_SAN) && !defined(AVIX_COVERAGE)
-    if (wears_landlock(u)) {
+    if (CONFINED && wears_landlock(u)) {
         assert_int_equal(lacks(row, "landlock"), level == 'D');
         assert_int_equal(degraded, level == 'D');
     }
-#endif
     if (u == UNIT_EXECSVC && level != 'B') {
         assert_true(lacks(row, "ESANDBOX"));
         assert_true(degraded);
@@ -166,13 +171,12 @@ static void check_level(char level)
         fail_msg("'%s' is not in\n%s", want, out);
     if (level != 'B')
         assert_non_null(strstr(out, "execsvc: missing ESANDBOX"));
-    if (level == 'D')
+    if (CONFINED && level == 'D')
         assert_non_null(strstr(out, "gateway: missing landlock"));
     free(out);
     rig_stop(g);
-#if !defined(AVIX_SAN) && !defined(AVIX_COVERAGE)
-    check_agent(level);
-#endif
+    if (CONFINED)
+        check_agent(level);
 }
 
 /* In a process of its own, because a filter stays. */
