@@ -55,6 +55,26 @@ static void opens_and_migrates(void **state)
     assert_int_equal(store_open(root), 0);
 }
 
+/* A database of the first version keeps its rows, and a copy of it stays. */
+static void the_first_version_is_migrated(void **state)
+{
+    char copy[96];
+    (void)state;
+    assert_int_equal(store_open(root), 0);
+    add_session(DB_FULL, "s1");
+    assert_int_equal(db_run(DB_FULL, "DROP TABLE inputs", ""), 0);
+    assert_int_equal(db_run(DB_FULL, "ALTER TABLE processes DROP COLUMN restart_log", ""), 0);
+    assert_int_equal(db_run(DB_FULL, "PRAGMA user_version=1", ""), 0);
+    store_close();
+    assert_int_equal(store_open(root), 0);
+    assert_int_equal(db_int_of("PRAGMA user_version", -1, ""), schema_version);
+    assert_int_equal(db_int_of("SELECT count(*) FROM inputs", -1, ""), 0);
+    assert_int_equal(db_int_of("SELECT count(restart_log) FROM processes", -1, ""), 0);
+    assert_int_equal(db_int_of("SELECT count(*) FROM sessions", -1, ""), 1);
+    snprintf(copy, sizeof copy, "%s/data/avix.db.v1", root);
+    assert_int_equal(access(copy, F_OK), 0);
+}
+
 static void first_error_sticks(void **state)
 {
     (void)state;
@@ -150,9 +170,9 @@ static void session_delete_cascades(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        T(opens_and_migrates),      T(first_error_sticks),    T(both_connections_see_commits),
-        T(binds_every_kind),        T(newer_file_is_refused), T(second_kernel_is_refused),
-        T(session_delete_cascades),
+        T(the_first_version_is_migrated), T(opens_and_migrates),      T(first_error_sticks),
+        T(both_connections_see_commits),  T(binds_every_kind),        T(newer_file_is_refused),
+        T(second_kernel_is_refused),      T(session_delete_cascades),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
