@@ -12,8 +12,8 @@
 #include "kernel/agent/rt.h"
 
 #define FEED_MAX (4 * 1024 * 1024)
-#define CLOSE_MS 5000 /* a gateway that was killed again and again is back within init's back-off \
-                       */
+/* a gateway that was killed again and again is back by then: init backs off */
+#define CLOSE_MS  5000
 #define VALUE_MAX 4096
 #define TEXT_MAX  (256 * 1024)
 #define AGAIN_MAX 3
