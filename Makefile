@@ -43,7 +43,7 @@ CFLAGS_ALL := -std=gnu17 -g $(OPT) $(WARN) $(if $(DEV),-Werror) -fno-common -fst
   $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer -DAVIX_SAN=1,-D_FORTIFY_SOURCE=2) \
   $(if $(COVERAGE),--coverage -fprofile-update=atomic -O0 -DAVIX_COVERAGE=1) $(if $(TESTCLOCK),-DAVIX_TEST_CLOCK) \
   -D_GNU_SOURCE -DAVIX_VERSION=\"$(VERSION)\" -I. -include common/base/banned.h $(CF_ALL) $(CFLAGS)
-LDFLAGS_ALL := -pie -Wl,-z,relro,-z,now -Wl,--as-needed $(if $(SAN),-fsanitize=$(SAN)) $(if $(COVERAGE),--coverage) $(LDFLAGS)
+LDFLAGS_ALL := -pie -Wl,-z,relro,-z,now -Wl,--as-needed $(if $(SAN),-fsanitize=$(SAN)) $(if $(COVERAGE),--coverage -Wl$(comma)--wrap=kill$(comma)--wrap=_exit$(comma)-u$(comma)avix_coverage) $(LDFLAGS)
 
 src_of = $(wildcard $(1)/*.c) $(if $(filter cli,$(1)),$(wildcard cli/client/*.c cli/tui/*.c))
 obj_of = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))

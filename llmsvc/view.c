@@ -8,6 +8,16 @@
 
 #define BASE "/proc/services/llm"
 
+static const char *const dirs[] = { "", "/providers", "/usage" };
+
+static bool is_dir(const char *rest)
+{
+    for (size_t i = 0; i < N_ELEMS(dirs); i++)
+        if (str_eq(rest, dirs[i]))
+            return true;
+    return false;
+}
+
 static void list(struct call *c, const char *rest)
 {
     json_object *names = json_new_arr();
@@ -22,12 +32,8 @@ static void list(struct call *c, const char *rest)
             cleanup(freep) char *s = xasprintf("%s.yaml", core.gen->conf->provs[i].name);
             json_push_str(names, s);
         }
-    } else if (str_eq(rest, "/usage")) {
-        json_push_str(names, "total.yaml");
     } else {
-        json_put(names);
-        call_fail(c, ERR_NOENT, BASE "%s: no such directory", rest);
-        return;
+        json_push_str(names, "total.yaml");
     }
     call_reply(c, json_make("entries:o", names));
 }
@@ -84,11 +90,19 @@ void llm_view(struct call *c, const struct caller *w)
         return;
     }
     const char *rest = path + strlen(BASE);
-    if (str_eq(op, "list")) {
-        list(c, rest);
+    bool want_list = str_eq(op, "list");
+    if (is_dir(rest)) {
+        if (want_list)
+            list(c, rest);
+        else
+            call_fail(c, ERR_ISDIR, "%s: is a directory", path);
         return;
     }
     cleanup(json_putp) json_object *o = file(rest, reader);
+    if (o && want_list) {
+        call_fail(c, ERR_NOTDIR, "%s: not a directory", path);
+        return;
+    }
     if (!o) {
         call_fail(c, ERR_NOENT, "%s: no such file or directory", path);
         return;

@@ -335,6 +335,18 @@ static void view_list(struct rcall *c, const char *prefix, const struct ident *i
     rcall_reply(c, json_make("entries:o", list));
 }
 
+/* Whether a tool that the reader may see lies below "fs/". */
+static bool folder_there(const char *prefix, const struct ident *id)
+{
+    struct entry *e;
+    size_t pos = 0, n = strlen(prefix);
+
+    while (registry_each(&pos, &e))
+        if (!strncmp(e->name, prefix, n) && entry_visible(e, id))
+            return true;
+    return false;
+}
+
 static void view_latency(struct rcall *c, int64_t pid)
 {
     struct agent *a = agent_find(pid);
@@ -364,21 +376,28 @@ static void view_at(struct rcall *c, const char *path, bool list, const struct i
         return;
     }
     n = strlen(name);
-    if (list) {
-        name[n] = '/';
-        name[n + 1] = '\0';
-        view_list(c, name, id);
-        return;
-    }
-    if (str_eq(name, "index.yaml")) {
+    if (!list && str_eq(name, "index.yaml")) {
         view_index(c, id);
         return;
     }
-    if (str_ends(name, ".yaml"))
+    if (n > 5 && str_ends(name, ".yaml")) {
         name[n - 5] = '\0';
-    e = registry_global(name);
-    if (e && n > 5 && entry_visible(e, id))
-        view_tool(c, e, id);
+        e = registry_global(name);
+        if (e && entry_visible(e, id)) {
+            if (list)
+                rcall_fail(c, ERR_NOTDIR, NULL, "%s: not a directory", path);
+            else
+                view_tool(c, e, id);
+            return;
+        }
+        name[n - 5] = '.';
+    }
+    name[n] = '/';
+    name[n + 1] = '\0';
+    if (list)
+        view_list(c, name, id);
+    else if (folder_there(name, id))
+        rcall_fail(c, ERR_ISDIR, NULL, "%s: is a directory", path);
     else
         rcall_fail(c, ERR_NOENT, NULL, "%s: no such file", path);
 }

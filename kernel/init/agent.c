@@ -248,8 +248,10 @@ void agent_spawn(struct call *c)
 
 static int agent_send(const struct agent *a, int signo)
 {
+#ifndef AVIX_COVERAGE /* there kill() lets the agent write its counters first */
     if (a->pidfd >= 0)
         return (int)syscall(SYS_pidfd_send_signal, a->pidfd, signo, NULL, 0);
+#endif
     return kill(a->pid, signo); /* not reaped yet, so the pid is its own */
 }
 
