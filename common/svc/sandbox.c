@@ -195,7 +195,7 @@ static int seccomp_enter(unsigned flags, bool exposed)
     return r;
 }
 
-#if !defined(AVIX_SAN) && !defined(AVIX_COVERAGE)
+#ifndef AVIX_SAN
 int sandbox_enter(unsigned flags, const struct sandbox_path *paths, const char **missing)
 {
     bool exposed = (flags & SBX_NO_EXEC) && !(flags & SBX_NO_NET);

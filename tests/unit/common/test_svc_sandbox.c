@@ -1,6 +1,8 @@
 /* What a unit cannot do any more after sandbox_enter. Each case in a child of its own. */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -22,13 +24,55 @@
 #include "common/base/fsx.h"
 #include "common/svc/sandbox.h"
 
-#if defined(AVIX_SAN) || defined(AVIX_COVERAGE)
+#ifdef AVIX_SAN
 #define NO_FILTERS 1
 #else
 #define NO_FILTERS 0
 #endif
 
 static char dir[] = "/tmp/svc-sandbox-XXXXXX";
+
+struct inside {
+    unsigned flags;
+    const struct sandbox_path *paths;
+    int (*what)(void);
+    int result;
+};
+
+static void enter(struct inside *in)
+{
+    const char *missing = NULL;
+    int r = 250;
+
+    if (!sandbox_enter(in->flags, in->paths, &missing)) {
+        errno = 0;
+        r = in->what() < 0 ? errno : 0;
+    }
+    __atomic_store_n(&in->result, r, __ATOMIC_SEQ_CST);
+}
+
+#ifdef AVIX_COVERAGE
+/* Filters are a thread's: the one that enters them never ends, and the first thread, which has
+ * none, writes the counters. */
+static void *enter_main(void *arg)
+{
+    enter(arg);
+    for (;;)
+        (void)poll(NULL, 0, 1000);
+}
+
+static void run_inside(struct inside *in)
+{
+    pthread_t t;
+
+    if (pthread_create(&t, NULL, enter_main, in))
+        _exit(251);
+    while (__atomic_load_n(&in->result, __ATOMIC_SEQ_CST) < 0)
+        (void)poll(NULL, 0, 1);
+}
+#else
+#define run_inside enter
+#endif
 
 /* errno of a call in a process that entered this sandbox; 0: it worked. */
 static int after(unsigned flags, const struct sandbox_path *paths, int (*what)(void))
@@ -37,12 +81,10 @@ static int after(unsigned flags, const struct sandbox_path *paths, int (*what)(v
     int status;
 
     if (pid == 0) {
-        const char *missing = NULL;
+        struct inside in = { flags, paths, what, -1 };
 
-        if (sandbox_enter(flags, paths, &missing))
-            _exit(250);
-        errno = 0;
-        _exit(what() < 0 ? errno : 0);
+        run_inside(&in);
+        _exit(in.result);
     }
     waitpid(pid, &status, 0);
     return WIFEXITED(status) ? WEXITSTATUS(status) : 240;
