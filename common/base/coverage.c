@@ -76,11 +76,14 @@ int __wrap_kill(pid_t pid, int signo)
 {
     pid_t one = pid < 0 ? -pid : pid;
 
-    if (signo == SIGKILL && one > 1 && one != getpid() && dumps(one) &&
-        !__real_kill(one, DUMP_SIGNAL))
-        for (int ms = 0; ms < DUMP_MS && dumps(one); ms++)
-            (void)poll(NULL, 0, 1);
-    return __real_kill(pid, signo);
+    if (signo != SIGKILL || one < 2 || one == getpid() || !dumps(one) ||
+        __real_kill(one, DUMP_SIGNAL))
+        return __real_kill(pid, signo);
+    for (int ms = 0; ms < DUMP_MS && dumps(one); ms++)
+        (void)poll(NULL, 0, 1);
+    int r = __real_kill(pid, signo);
+
+    return r && errno == ESRCH ? 0 : r; /* it is gone, as asked */
 }
 
 _Noreturn void __wrap__exit(int status)

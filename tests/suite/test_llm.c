@@ -466,8 +466,8 @@ static void dies_in_a_stream(void **state)
     loop_run(s.loop);
     assert_false(s.over);
     rig_kill_unit(w.g, "llmsvc");
-    loop_run(s.loop);
-    assert_true(s.over);
+    while (!s.over) /* a text that was on its way stops the loop once more */
+        loop_run(s.loop);
     assert_int_equal(s.reply.err, ERR_UNAVAIL);
     stream_done(&s);
     stream_run(w.g, w.token, hello, &s);
