@@ -206,7 +206,7 @@ static void attacked_from_everywhere(void **state)
     assert_int_equal(login("127.6.1.3", "pat2", PASSWORD), 200); /* that cleared the count */
 }
 
-static int64_t peak_kib(void)
+static int64_t __attribute__((unused)) peak_kib(void)
 {
     char path[64];
     cleanup(freep) char *text = NULL;
