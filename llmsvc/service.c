@@ -73,6 +73,9 @@ static int add_replay(struct llm_conf **conf)
                                   mode ? mode : "replay", file);
     if (mode && d >= 0)
         json_add_str(tape, "wraps", (*conf)->provs[d].name);
+    const char *model = d >= 0 ? conf_default_model(&(*conf)->provs[d], MOD_TEXT) : NULL;
+    if (model) /* for requests that name none */
+        json_add_str(tape, "defaultModel", model);
     json_push(list, tape);
     json_add(spec, "defaultProviders", json_make("text:s", "tape"));
     json_object_object_del(spec, "fallback");

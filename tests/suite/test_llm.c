@@ -750,6 +750,37 @@ static void cassettes(void **state)
     assert_int_equal(prov_requests(w.p), 2);
 }
 
+/* One run against a cassette by the environment alone: recorded with auto, then played without its
+ * provider's help; what is not on it is an error that names its key. */
+static void a_run_on_a_cassette(void **state)
+{
+    static const char *const env[] = { "AVIX_LLM_REPLAY=run.jsonl,auto", NULL };
+    static const char other[] = "{\"messages\":[{\"role\":\"user\",\"content\":\"other\"}]}";
+    cleanup(world_end) struct world w =
+        world_new("{\"default\":{\"text\":\"from the provider\"}}", "openai", NULL, env);
+    struct ipc_reply r;
+
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        if (rig_call(w.g, w.token, "llm/complete", hello, &r))
+            fail_msg("%s", r.error.message);
+        ipc_reply_done(&r);
+    }
+    assert_int_equal(prov_requests(w.p), 1);
+    assert_int_equal(rig_shutdown(w.g), 0);
+    static const char *const play[] = { "AVIX_LLM_REPLAY=run.jsonl", NULL };
+    assert_int_equal(rig_boot(w.g, &(struct rig_opts){ .env = play }, NULL, 0), 0);
+    free(w.token);
+    w.token = rig_token(w.g, GRANTS, NULL);
+    assert_int_equal(rig_call(w.g, w.token, "llm/complete", hello, &r), 0);
+    assert_non_null(strstr(json_text(r.result), "from the provider"));
+    ipc_reply_done(&r);
+    assert_int_equal(rig_call(w.g, w.token, "llm/complete", other, &r), ERR_REPLAY);
+    assert_int_equal(strlen(json_str(r.error.data, "key", "")), 64);
+    ipc_reply_done(&r);
+    assert_int_equal(prov_requests(w.p), 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -771,6 +802,7 @@ int main(void)
         cmocka_unit_test(rules_answer),
         cmocka_unit_test(reload_swaps_or_refuses),
         cmocka_unit_test(cassettes),
+        cmocka_unit_test(a_run_on_a_cassette),
     };
     cmocka_set_test_filter(getenv("AVIX_TEST_FILTER"));
 
