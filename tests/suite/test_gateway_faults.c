@@ -465,6 +465,8 @@ static void an_acknowledged_event_is_kept_once(void **state)
         /* init writes the table too, whenever a unit changes: then we were not the kernel */
         int e = ERR_METHOD;
         for (int n = 0; n < 50 && e == ERR_METHOD; n++) {
+            if (n % 10 == 9) /* it keeps what it once learned of a process */
+                rig_kill_unit(g, "gateway");
             if (n || i == 1)
                 become("kernel");
             e = ipc_call(&q, &r);
