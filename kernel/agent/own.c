@@ -211,7 +211,8 @@ static void job_watch(const struct dispatch *d, struct toolcall *t)
     struct wait w = { "job/watch", "finalStatus", params, json_int(t->args, "timeoutSec", 300) };
 
     wait_for(d, t, &w);
-    json_object_object_del(t->result, "durationSec");
+    if (t->result) /* an error has none */
+        json_object_object_del(t->result, "durationSec");
 }
 
 /* The child's end as agent/spawn tells it. */

@@ -39,6 +39,17 @@ static void end(struct arun *a)
     arun_free(a);
 }
 
+static void a_job_that_is_not_there(void **state)
+{
+    struct arun *a =
+        run("{'steps':[{'text':'','tools':[{'name':'job/watch','input':{'jobId':'x'}}]},"
+            "{'text':'ok'}]}");
+
+    (void)state;
+    assert_string_equal(code(0), "ENOTFOUND");
+    end(a);
+}
+
 static void rights_are_listed_and_asked_for(void **state)
 {
     struct arun *a = run(
@@ -152,6 +163,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(rights_are_listed_and_asked_for),
+        cmocka_unit_test(a_job_that_is_not_there),
         cmocka_unit_test(children_are_told_waited_for_and_ended),
     };
 
