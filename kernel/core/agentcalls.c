@@ -144,10 +144,19 @@ void agent_send_message(struct call *c, const struct caller *w)
         call_bad_args(c, &a);
         return;
     }
-    struct proc *p = proc_find(pid);
-    if (!p || !str_eq(p->session_id, me->session_id)) {
-        call_fail(c, p ? ERR_PERM : ERR_NOTFOUND,
-                  p ? "process %lld is not of this session" : "no process %lld", (long long)pid);
+    bool loaded = false;
+    struct proc *p = proc_get(pid, &loaded);
+    int err = !p                                       ? ERR_NOTFOUND
+              : !str_eq(p->session_id, me->session_id) ? ERR_PERM
+              : loaded                                 ? ERR_CONFLICT
+                                                       : 0;
+    if (err) {
+        call_fail(c, err,
+                  !p                ? "no process %lld"
+                  : err == ERR_PERM ? "process %lld is not of this session"
+                                    : "process %lld has ended",
+                  (long long)pid);
+        proc_release(p, loaded);
         return;
     }
     snprintf(from, sizeof from, "agent:%lld", (long long)me->pid);
